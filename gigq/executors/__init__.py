@@ -1,0 +1,1 @@
+"""The executors that come with gigq, chosen by name through their plugin."""

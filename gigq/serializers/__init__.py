@@ -1,0 +1,1 @@
+"""The serializers that come with gigq, chosen by name through their plugin."""
