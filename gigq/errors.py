@@ -280,11 +280,11 @@ class StorageReadOnly(StorageUnavailable, PermissionError):
     """The storage may be read and not written; nothing was changed."""
 
 
-class Fail(Exception):  # noqa: N818 - a verb on purpose: `raise Fail("no such customer")`
+class Fail(Exception):
     """Raise it in a job to end the job as failed at once, whatever attempts are left."""
 
 
-class Later(Exception):  # noqa: N818 - an adverb on purpose: `raise Later(30)`
+class Later(Exception):
     """Raise it in a job to come back later without counting this attempt.
 
     Args:

@@ -68,6 +68,6 @@ class Serializer(ABC):
                 whatever the bytes are.
         """
 
-    def bound(self, binding: Binding) -> Serializer:
+    def bound(self, binding: Binding) -> Serializer:  # noqa: ARG002 - for those that sign
         """The serializer for one value of one job; only one that signs needs to know."""
         return self

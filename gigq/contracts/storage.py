@@ -649,7 +649,7 @@ def refuse_cycles(jobs: Sequence[NewJob]) -> None:
     Raises:
         DependencyCycle: Names the jobs of one cycle, in order.
     """
-    waiting = {job.id: {parent for parent in job.dependencies} for job in jobs}
+    waiting = {job.id: set(job.dependencies) for job in jobs}
     children: dict[str, list[str]] = {}
     for job in jobs:
         waiting[job.id] &= waiting.keys()
@@ -712,6 +712,17 @@ class Storage(ABC):
         Raises:
             ConfigError: An option that it does not know or a value that it cannot use, named.
         """
+
+    @classmethod
+    def scratch(cls, url: str, name: str) -> str:
+        """The URL of a fresh place of its own beside the one that `url` names, for the conformance
+        suite. `name` is letters and digits; another name is another place."""
+        place, mark, options = url.partition("?")
+        return f"{place}-{name}{mark}{options}"
+
+    def erase(self) -> None:
+        """Remove everything that `initialize` made, after `close`; the conformance suite tidies up
+        with it. Does nothing where closing leaves nothing behind."""
 
     # --- its own life -------------------------------------------------------------------------
 
@@ -972,7 +983,7 @@ class Storage(ABC):
         """Look for damage; one sentence per finding, none when all is well."""
         return []
 
-    def backup(self, target: str) -> None:
+    def backup(self, target: str) -> None:  # noqa: ARG002 - for those that can
         """Write a consistent copy to a new place while in use (capability `online_backup`).
 
         Raises:
@@ -992,4 +1003,3 @@ class Storage(ABC):
             f"{self.url} cannot {what}: it does not declare the capability {capability.value!r}.\n"
             f"It declares: {', '.join(sorted(self.capabilities)) or 'none'}."
         )
-
