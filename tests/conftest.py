@@ -1,0 +1,31 @@
+"""Every test starts from defaults: no setting of the person who runs it, no file of the checkout."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Machines that run tests are shared: an example that takes long says nothing about the code.
+settings.register_profile(
+    "gigq", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("gigq")
+
+
+@pytest.fixture(autouse=True)
+def default_settings(monkeypatch, tmp_path_factory):
+    """No `GIGQ_*` variable and no configuration file of the user's reaches a test."""
+    for name in [name for name in os.environ if name.startswith("GIGQ_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+
+
+@pytest.fixture
+def in_tmp_path(monkeypatch, tmp_path):
+    """Run with an empty folder as the working directory, and give it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
