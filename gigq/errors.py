@@ -6,6 +6,8 @@ GigqError                                   the root: `except gigq.GigqError` ca
 │   ├── InvalidJobType (TypeError)          a value of the wrong type
 │   ├── InvalidFunction (TypeError)         a function that no worker could find again
 │   └── InvalidParameters (TypeError)       parameters that do not fit the function's signature
+├── InvalidArgument (ValueError)            an argument of a method that cannot be meant
+│   └── InvalidArgumentType (TypeError)     an argument of the wrong type
 ├── UnknownJob (KeyError)                   no such job
 ├── DuplicateJob (ValueError)               this id is stored already
 ├── UnknownDependency (LookupError)         a parent that the queue does not hold
@@ -18,6 +20,7 @@ GigqError                                   the root: `except gigq.GigqError` ca
 ├── WaitTimeout (TimeoutError)              the caller's own patience ended; the job goes on
 ├── QueueClosed (RuntimeError)              used after its `with` block
 ├── ConfigError (ValueError)                a setting that cannot be used, and where it came from
+│   └── InvalidSettingType (TypeError)      a setting of the wrong type
 ├── SerializationError (ValueError)         a value that the serializer cannot carry, with its path
 │   ├── PayloadRefused (PermissionError)    a payload of a serializer that was not accepted here
 │   └── SignatureRefused (PermissionError)  a payload whose signature is missing, wrong or of another job
@@ -75,6 +78,14 @@ class InvalidFunction(InvalidJob, TypeError):
 
 class InvalidParameters(InvalidJob, TypeError):
     """Parameters that do not fit the function's signature."""
+
+
+class InvalidArgument(GigqError, ValueError):
+    """An argument of a method that cannot be meant; nothing was done."""
+
+
+class InvalidArgumentType(InvalidArgument, TypeError):
+    """An argument of the wrong type; nothing was done."""
 
 
 class UnknownJob(GigqError, KeyError):
@@ -159,6 +170,10 @@ class QueueClosed(GigqError, RuntimeError):
 
 class ConfigError(GigqError, ValueError):
     """A setting that cannot be used; the message says which, its value, and where it came from."""
+
+
+class InvalidSettingType(ConfigError, TypeError):
+    """A setting of the wrong type."""
 
 
 class SerializationError(GigqError, ValueError):

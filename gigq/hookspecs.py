@@ -136,7 +136,7 @@ def gigq_worker_left(session: Session) -> None:
     """A worker's session ended by the worker's own wish."""
 
 
-@hookspec
+@hookspec(firstresult=True)
 def gigq_run(call: Call) -> Generator[None, Report, Report]:  # type: ignore[empty-body]
     """Wraps the run of a job where it happens, in the executor's thread, process or host: tracing,
     log context. A pluggy wrapper: `@hookimpl(wrapper=True)`, code before and after one `yield`, which

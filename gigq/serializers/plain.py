@@ -1,0 +1,37 @@
+"""The question that keeps most values off the slow path: is this plain data already?
+
+Of `str`, `int`, `float`, `bool` and None, lists and dicts with text keys, by exact type, all the way
+down: such a value can be handed to the format's own C code as it is. The look at the types runs in C
+for each list and dict; Python walks only from container to container.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: Deepest nesting that is carried. Far below what Python's own stack allows a reader, so that what
+#: could be written in a shallow place can be read in a deep one.
+MAX_DEPTH = 200
+
+_ATOMS = frozenset({str, int, float, bool, type(None)})
+_TEXT = frozenset({str})
+
+
+def is_plain(value: Any, depth: int = MAX_DEPTH) -> bool:
+    """Whether `value` needs no tag; False also for what is nested too deeply to say.
+
+    Numbers and texts are not looked into: the format's encoder complains of those that it cannot
+    write (NaN, lone surrogates, enormous integers), and they are tagged then.
+    """
+    kind = type(value)
+    if kind is dict:
+        if not _TEXT.issuperset(map(type, value)):
+            return False
+        if len(value) == 1 and next(iter(value)).startswith("$"):
+            return False
+        value = value.values()
+    elif kind is not list:
+        return kind in _ATOMS
+    if _ATOMS.issuperset(map(type, value)):
+        return True
+    return depth > 1 and all(is_plain(item, depth - 1) for item in value)
