@@ -494,44 +494,20 @@ def serializer(
         ConfigError: Signed without keys.
         UnknownPlugin, PluginConflict, PluginIncompatible, PluginBroken: No plugin can serve it.
     """
-    chosen = _serializer(choice, signing_keys)
-    if not chosen.safe and not chosen.name.startswith(f"{_SIGNED}+"):
-        _warn_unsafe(chosen.name)
-    return chosen
-
-
-def _serializer(
-    choice: str | type[Serializer] | Serializer, keys: Mapping[str, bytes] | None
-) -> Serializer:
     from gigq.contracts.serializer import Serializer as Contract
 
     if isinstance(choice, str) and (choice == _SIGNED or choice.startswith(f"{_SIGNED}+")):
-        if not keys:
+        if not signing_keys:
             raise ConfigError(
                 f"Serializer {choice!r} needs a signing key, and none is set.\n"
                 "Give signing_key=…, set GIGQ_SIGNING_KEY, or write signing_key in gigq.toml."
             )
         choice = choice.removeprefix(_SIGNED).removeprefix("+") or "json"
     inner = _part("serializer", choice, Contract)
-    if not keys or inner.name.startswith(f"{_SIGNED}+"):
+    if not signing_keys or inner.name.startswith(f"{_SIGNED}+"):
         return inner
     signed: Any = _class("serializer", _SIGNED, Contract)
-    return _made("serializer", _SIGNED, Contract, lambda: signed(inner, keys))
-
-
-_warned: set[str] = set()
-
-
-def _warn_unsafe(name: str) -> None:
-    if name in _warned:
-        return
-    _warned.add(name)
-    warnings.warn(
-        f"Serializer {name!r} runs code when it reads: whoever can write to the queue's storage can"
-        " run anything in its workers.\n"
-        "Give the queue and its workers the same signing_key=… (or GIGQ_SIGNING_KEY).",
-        stacklevel=3,
-    )
+    return _made("serializer", _SIGNED, Contract, lambda: signed(inner, signing_keys))
 
 
 def accepted(
@@ -552,7 +528,26 @@ def accepted(
     else:
         wanted = list(choices)
     made = [serializer(choice, signing_keys=signing_keys) for choice in wanted]
+    for each in made:
+        _warn_of(each)
     return {each.name: each for each in made}
+
+
+_warned: set[str] = set()
+
+
+def _warn_of(chosen: Serializer) -> None:
+    """Say once what it means to read pickles that anybody may have written."""
+    name = chosen.name
+    if chosen.safe or name.startswith(f"{_SIGNED}+") or name in _warned:
+        return
+    _warned.add(name)
+    warnings.warn(
+        f"Serializer {name!r} runs code when it reads: whoever can write to the queue's storage can"
+        " run anything in its workers.\n"
+        "Give the queue and its workers the same signing_key=… (or GIGQ_SIGNING_KEY).",
+        stacklevel=4,
+    )
 
 
 def _has_builtin(name: str) -> bool:
@@ -574,12 +569,6 @@ def signing_keys(
         return None
     checked = config.setting("signing_key", key).value
     keys = dict(checked) if isinstance(checked, Mapping) else {"default": checked}
-    for key_id in keys:
-        if not isinstance(key_id, str) or not re.fullmatch(r"[\w.-]{1,64}", key_id, re.ASCII):
-            raise ConfigError(
-                f"signing_key has a key id {shown(key_id)}; an id has 1 to 64 letters, digits, '.',"
-                " '_' and '-'."
-            )
     return {
         key_id: secret.encode("utf-8", "surrogateescape") if isinstance(secret, str) else secret
         for key_id, secret in keys.items()
@@ -689,14 +678,16 @@ def observers(hook: str) -> Callable[..., Any] | None:
     """A caller of all plugins that listen to a hook, or None when nobody does: ask once, then test it.
 
     A listener that raises is logged with its name and disturbs neither the others nor the caller.
-    That of `gigq_run` is called as `wrap(call, run)` and gives the report of `run(call)`, which runs
-    exactly once whatever the wrappers do.
+    Only `gigq_run`, which wraps what happens inside, comes as pluggy's own caller of all wrappers:
+    `call_extra([run], {"call": call})` gives the report of `run`.
     """
-    listeners = _known().listeners(hook)
+    registry = _known()
+    listeners = registry.listeners(hook)
     if not listeners:
         return None
     if hook == "gigq_run":
-        return _wrapped(listeners)
+        wrappers: Callable[..., Any] = registry.manager().hook.gigq_run
+        return wrappers
 
     def tell(**arguments: Any) -> None:
         for name, listener in listeners:
@@ -706,34 +697,6 @@ def observers(hook: str) -> Callable[..., Any] | None:
                 _complain(name, hook)
 
     return tell
-
-
-def _wrapped(listeners: Sequence[tuple[str, Callable[..., Any]]]) -> Callable[..., Any]:
-    def wrap_one(name: str, wrapper: Any, run: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def run_wrapped(call: Any) -> Any:
-            reports = []
-
-            def inner(call: Any) -> Any:
-                reports.append(run(call))
-                return reports[0]
-
-            try:
-                report = wrapper.call_extra([inner], {"call": call})
-            except Exception:
-                _complain(name, "gigq_run")
-                report = None
-            if not reports:
-                reports.append(run(call))
-            return reports[0] if report is None else report
-
-        return run_wrapped
-
-    def wrap(call: Any, run: Callable[[Any], Any]) -> Any:
-        for name, wrapper in listeners:
-            run = wrap_one(name, wrapper, run)
-        return run(call)
-
-    return wrap
 
 
 def _complain(name: str, hook: str) -> None:
