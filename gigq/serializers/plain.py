@@ -7,6 +7,7 @@ for each list and dict; Python walks only from container to container.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 #: Deepest nesting that is carried. Far below what Python's own stack allows a reader, so that what
@@ -25,18 +26,23 @@ def is_plain(value: Any, depth: int = MAX_DEPTH) -> bool:
     """
     kind = type(value)
     if kind is dict:
-        if not _TEXT.issuperset(map(type, value)):
-            return False
-        if len(value) == 1 and next(iter(value)).startswith("$"):
+        if not _has_plain_keys(value):
             return False
         value = value.values()
     elif kind is not list:
         return kind in _ATOMS
-    if _ATOMS.issuperset(map(type, value)):
-        return True
-    if depth <= 1:
+    return _ATOMS.issuperset(map(type, value)) or (depth > 1 and _are_plain(value, depth - 1))
+
+
+def _has_plain_keys(mapping: dict[Any, Any]) -> bool:
+    """Texts alone, and not one key that could be taken for a tag of JSON's."""
+    if not _TEXT.issuperset(map(type, mapping)):
         return False
-    for item in value:  # noqa: SIM110 - a generator costs a third more
-        if type(item) not in _ATOMS and not is_plain(item, depth - 1):
+    return len(mapping) != 1 or not next(iter(mapping)).startswith("$")
+
+
+def _are_plain(items: Collection[Any], depth: int) -> bool:
+    for item in items:  # noqa: SIM110 - a generator costs a third more
+        if type(item) not in _ATOMS and not is_plain(item, depth):
             return False
     return True
