@@ -9,7 +9,7 @@
 - ```` ```toml ```` is parsed, and written when its first line names a file.
 - ```` ```sh ```` is for commands that set something up outside of the document; it is not executed
   here (`tests/integration/test_house.py` knows them).
-- ```` ```text ````, ```` ```mermaid ```` and ```` ```ini ```` are pictures.
+- ```` ```text ```` is a picture.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from sybil import Example, Sybil
 from sybil.parsers.myst import CodeBlockParser
 
-PICTURES = frozenset({"text", "mermaid", "ini", "sh"})
+NOT_EXECUTED = frozenset({"text", "sh"})
 FILE_HEADER = re.compile(r"# ([\w./-]+\.(?:py|toml))\n")
 MARKER = "<<< command {} >>>"
 COMMAND_TIMEOUT = 60
@@ -71,17 +71,18 @@ class Desk:
     def unused(self) -> list[str]:
         return [name for name, used in self.files.items() if not used]
 
-    def run(self, block: str, environment: dict[str, str]) -> str:
+    def run(self, block: str) -> str:
         """Run the commands of a block in one shell; everything that they print."""
         done = subprocess.run(
             ["bash", "-c", block],
             cwd=self.folder,
-            env=environment,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=COMMAND_TIMEOUT,
+            check=False,
         )
         return done.stdout
 
@@ -118,6 +119,18 @@ def parser() -> Sybil:
     )
 
 
+def execute(path: Path, desk: Desk) -> None:
+    """Execute a document's blocks from top to bottom; the first that is not true raises."""
+    document = parser().parse(path)
+    document.namespace["desk"] = desk
+    try:
+        with forgotten_modules(desk.folder):
+            for example in document.examples():
+                example.evaluate()
+    finally:
+        desk.tidy()
+
+
 def evaluate_python(example: Example) -> None:
     desk: Desk = example.namespace["desk"]
     source = str(example.parsed)
@@ -127,7 +140,7 @@ def evaluate_python(example: Example) -> None:
         return
     # The blank lines put the document's own line numbers into a traceback.
     padding = "\n" * (example.line + example.parsed.line_offset)
-    exec(compile(padding + source, example.path, "exec", dont_inherit=True), example.namespace)  # noqa: S102
+    exec(compile(padding + source, example.path, "exec", dont_inherit=True), example.namespace)
 
 
 def evaluate_toml(example: Example) -> None:
@@ -155,7 +168,8 @@ def evaluate_console(example: Example) -> None:
         f'status=$?; [ $status -eq 0 ] || {{ echo "<exit status $status>"; exit; }}'
         for number, (command, _) in enumerate(foreground)
     )
-    outputs = re.split(re.escape(MARKER).replace(r"\{\}", r"\d+") + "\n", desk.run(script, desk.environment))[1:]
+    marker = re.escape(MARKER).replace(r"\{\}", r"\d+") + "\n"
+    outputs = re.split(marker, desk.run(script))[1:]
     for number, (command, expected) in enumerate(foreground):
         assert number < len(outputs), f"{command} was not reached:\n{outputs[-1]}"
         printed = outputs[number]

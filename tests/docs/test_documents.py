@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import PICTURES, Desk, alike, commands_of, fences, forgotten_modules, parser
+from tests.docs.blocks import NOT_EXECUTED, Desk, alike, commands_of, execute, fences
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -31,22 +31,17 @@ def desk(tmp_path, monkeypatch):
 class TestADocument:
     def test_runs(self, path, desk):
         """Each block is executed, and every file that one shows is used by a later one."""
-        document = parser().parse(path)
-        document.namespace["desk"] = desk
-        try:
-            with forgotten_modules(desk.folder):
-                for example in document.examples():
-                    example.evaluate()
-        finally:
-            desk.tidy()
+        execute(path, desk)
 
         assert desk.unused() == []
 
     def test_holds_no_block_that_nothing_executes(self, path, desk):
         """A language that no rule knows would be code that nobody runs."""
-        known = PICTURES | {"python", "console", "toml"}
+        known = NOT_EXECUTED | {"python", "console", "toml"}
 
-        unknown = {language for language in fences(path.read_text("utf-8")) if language not in known}
+        unknown = {
+            language for language in fences(path.read_text("utf-8")) if language not in known
+        }
 
         assert {language for language in unknown if not language.startswith("{")} == set()
 
@@ -83,19 +78,13 @@ class TestTheReaderOfBlocks:
     def test_notices_a_command_that_fails(self, desk, tmp_path):
         document = tmp_path / "page.md"
         document.write_text("```console\n$ false\n```\n")
-        parsed = parser().parse(document)
-        parsed.namespace["desk"] = desk
 
         with pytest.raises(AssertionError, match="exit status 1"):
-            for example in parsed.examples():
-                example.evaluate()
+            execute(document, desk)
 
     def test_notices_another_output(self, desk, tmp_path):
         document = tmp_path / "page.md"
         document.write_text("```console\n$ echo one\ntwo\n```\n")
-        parsed = parser().parse(document)
-        parsed.namespace["desk"] = desk
 
         with pytest.raises(AssertionError, match="the document says"):
-            for example in parsed.examples():
-                example.evaluate()
+            execute(document, desk)

@@ -1,0 +1,299 @@
+"""The house: its one door, its documents, and what it packs for others."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from gigq import config, errors, hookspecs
+
+ROOT = Path(__file__).parents[2]
+VERBS = ["demo", "test", "lint", "types", "imports", "docs", "bench", "build", "changelog", "clean"]
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / "examples").glob("*.md"),
+    *(ROOT / "benchmarks").glob("*.md"),
+]
+
+
+def dev(*arguments, cwd=ROOT, **environment):
+    return subprocess.run(
+        [str(ROOT / "dev"), *arguments],
+        cwd=cwd,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def tracked_files() -> list[Path]:
+    """What the repository holds, where there is one; a source distribution has none."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+class TestDev:
+    def test_alone_lists_its_verbs(self, tmp_path):
+        """From any folder, one line each."""
+        printed = dev(cwd=tmp_path).stdout
+
+        for verb in VERBS:
+            assert re.search(rf"^  {verb} +\S.{{10,}}$", printed, re.MULTILINE), verb
+        assert len(printed.strip().splitlines()) == len(VERBS) + 2
+
+    @pytest.mark.parametrize("verb", ["tset", "../x", "need"])
+    def test_refuses_what_is_no_verb(self, verb):
+        done = dev(verb)
+
+        assert done.returncode == 1
+        assert done.stderr == f"dev: no verb '{verb}'. ./dev alone lists them.\n"
+
+    def test_says_when_there_is_no_python(self, tmp_path):
+        """An old Python is passed over and the message says what to install."""
+        old = tmp_path / "python3"
+        old.write_text("#!/bin/sh\nexit 1\n")
+        old.chmod(0o755)
+        path = f"{tmp_path}:{tmp_path / 'bin'}"
+        (tmp_path / "bin").mkdir()
+        for tool in ("bash", "env", "dirname", "cksum", "sed", "grep", "ls"):
+            (tmp_path / "bin" / tool).symlink_to(_which(tool))
+
+        done = dev("demo", PATH=path, GIGQ_VENV=str(tmp_path / "venv"), PYTHON="")
+
+        assert done.returncode == 1
+        assert "no Python 3.11 or newer was found" in done.stderr
+        assert not (tmp_path / "venv").exists()
+
+    def test_leaves_a_folder_that_is_no_environment_alone(self, tmp_path):
+        (tmp_path / "precious.txt").write_text("mine")
+
+        done = dev("demo", GIGQ_VENV=str(tmp_path))
+
+        assert done.returncode == 1
+        assert "is no virtual environment" in done.stderr
+        assert (tmp_path / "precious.txt").read_text() == "mine"
+
+    def test_is_what_the_documents_name(self):
+        """Every `./dev VERB` in a document is a verb."""
+        text = "\n".join(path.read_text("utf-8") for path in DOCUMENTS)
+
+        assert set(re.findall(r"\./dev ([a-z]+)\b", text)) - {"alone"} <= set(VERBS)
+
+
+class TestCi:
+    def test_runs_every_check(self):
+        script = (ROOT / ".ci" / "run").read_text("utf-8")
+
+        assert os.access(ROOT / ".ci" / "run", os.X_OK)
+        for verb in ("lint", "types", "imports", "test"):
+            assert f"./dev {verb}" in script
+
+    def test_agrees_with_tox(self):
+        text = (ROOT / "tox.ini").read_text("utf-8")
+
+        for name in ("py{311,312,313}", "lint", "types", "imports", "docs", "wheel"):
+            assert name in text
+        for name in ("sqlite", "memory", "json", "msgpack", "cloudpickle"):
+            assert f"{name}: gigq plugins check" in text
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel as a release would build it, without asking an index."""
+    target = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "build",
+            "--wheel",
+            "--no-isolation",
+            "--outdir",
+            str(target),
+            str(ROOT),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    (path,) = target.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+class TestTheWheel:
+    @pytest.mark.parametrize(
+        "name",
+        ["gigq/py.typed", "gigq/config.schema.json", "gigq/conformance/storage.py",
+         "gigq/conformance/serializer.py", "gigq/conformance/executor.py", "gigq/cli/__init__.py"],
+    )  # fmt: skip
+    def test_holds(self, wheel, name):
+        assert name in wheel.namelist()
+
+    def test_holds_the_package_alone(self, wheel):
+        tops = {name.partition("/")[0] for name in wheel.namelist()}
+
+        assert tops == {"gigq", next(top for top in tops if top.endswith(".dist-info"))}
+        assert not [name for name in wheel.namelist() if "__pycache__" in name]
+
+    def test_needs_nothing_of_its_extras(self, wheel):
+        """pytest and hypothesis come with the extra `conformance` alone."""
+        (metadata,) = (name for name in wheel.namelist() if name.endswith("METADATA"))
+        needed = [
+            line
+            for line in wheel.read(metadata).decode().splitlines()
+            if line.startswith("Requires-Dist:") and "extra ==" not in line
+        ]
+
+        assert not [line for line in needed if "pytest" in line or "hypothesis" in line]
+
+
+class TestTheRepository:
+    def test_names_no_machine(self):
+        """Neither a path of somebody's machine nor the host of a package index."""
+        pattern = re.compile(
+            rb"/root/|/home/[a-z]+/|(?<![\w.])/work/|/Users/[a-z]+/|"
+            rb"pypi\.org|pythonhosted|artifactory|index-url"
+        )
+        found = {
+            str(path.relative_to(ROOT)): hit[0]
+            for path in tracked_files()
+            if path != Path(__file__)
+            and path.suffix in {".py", ".md", ".toml", ".ini", ".txt", ".json", ".yml", ""}
+            and (hit := pattern.search(path.read_bytes()))
+        }
+
+        assert found == {}
+
+    def test_pins_what_judges_it(self):
+        """A new release of a linter must not turn a green checkout red."""
+        groups = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
+
+        assert [each for each in groups["lint"] if "==" in each] == groups["lint"]
+        assert any(isinstance(each, str) and each.startswith("mypy==") for each in groups["types"])
+
+    def test_has_a_fragment_for_what_is_not_released(self):
+        kinds = {path.name.split(".")[-2] for path in (ROOT / "changes").glob("*.*.md")}
+
+        assert kinds <= {"added", "changed", "fixed", "removed", "security"}
+
+
+class TestTheDocuments:
+    def test_have_a_heading_for_every_command(self):
+        root = importlib.import_module("gigq.cli.root")
+        page = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+
+        commands = [name for section in root.SECTIONS.values() for name in section]
+
+        assert [name for name in commands if f"\n### gigq {name}\n" not in page] == []
+        assert set(re.findall(r"^### gigq (\S+)$", page, re.MULTILINE)) == set(commands)
+
+    def test_name_every_hook(self):
+        page = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+        hooks = [name for name in vars(hookspecs) if name.startswith("gigq_")]
+
+        assert hooks
+        assert [name for name in hooks if f"| `{name}` |" not in page] == []
+        assert set(re.findall(r"^\| `(gigq_\w+)` \|", page, re.MULTILINE)) == set(hooks)
+
+    def test_name_every_setting_with_its_default(self):
+        page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+
+        for option in config.OPTIONS.values():
+            row = re.search(
+                rf"^\| `{option.name}` \| `{option.variable}` \| .*$", page, re.MULTILINE
+            )
+            assert row, option.name
+            if option.default not in (None, ()):
+                shown = (
+                    f"{option.default:g}" if isinstance(option.default, float) else option.default
+                )
+                assert row[0].endswith(f"| `{shown}` |"), option.name
+
+    def test_name_every_exit_code(self):
+        exits = importlib.import_module("gigq.cli.exits")
+        page = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+
+        for name, code in vars(exits).items():
+            if name.isupper() and isinstance(code, int) and code not in (130, 141):
+                assert f"| {code} |" in page, name
+
+    def test_have_the_pages_of_the_index(self):
+        """No page is left out of the table of contents, and none is named that is not there."""
+        for index in (ROOT / "docs" / "index.md", ROOT / "docs" / "decisions" / "index.md"):
+            named = re.findall(r"^[a-z0-9/-]+$", index.read_text("utf-8"), re.MULTILINE)
+            pages = {path.stem for path in index.parent.glob("*.md")} - {"index"}
+
+            assert {name for name in named if "/" not in name} == pages
+            assert all((index.parent / f"{name}.md").exists() for name in named)
+
+    def test_keep_the_five_headings_of_a_decision(self):
+        for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md"):
+            text = path.read_text("utf-8")
+            heads = re.findall(
+                r"^\*\*(Question\.|Measured\.|Decided\.|Costs\.|Look again\*\*)", text, re.M
+            )
+            assert len(heads) == 5, path.name
+            assert text.startswith(f"# {path.name[:4]} "), path.name
+
+
+class TestTheTreeOfErrors:
+    def test_is_drawn_as_it_is(self):
+        """Every error stands in the docstring's drawing, under its base, with its built-ins."""
+        drawn = {}
+        stack = []
+        for line in errors.__doc__.splitlines():
+            if found := re.match(r"([│ ]*)(?:├── |└── )?([A-Z]\w+)(?: \((\w+)\))? {2,}\S", line):
+                depth = len(found[1]) // 4 + (1 if "──" in line else 0)
+                stack[depth:] = [found[2]]
+                drawn[found[2]] = (stack[depth - 1] if depth else None, found[3])
+        defined = {
+            name: kind
+            for name, kind in vars(errors).items()
+            if inspect.isclass(kind) and issubclass(kind, errors.GigqError)
+        }
+
+        assert set(drawn) == set(defined)
+        for name, (base, builtin) in drawn.items():
+            kinds = defined[name].__mro__[1:]
+            assert base is None or any(kind.__name__ == base for kind in kinds), name
+            assert builtin is None or any(kind.__name__ == builtin for kind in kinds), name
+
+    def test_is_public(self):
+        """Each can be caught as `gigq.NAME`."""
+        gigq = importlib.import_module("gigq")
+        names = [
+            name
+            for name, kind in vars(errors).items()
+            if inspect.isclass(kind)
+            and issubclass(kind, (errors.GigqError, errors.Fail, errors.Later))
+        ]
+
+        assert [name for name in names if not hasattr(gigq, name)] == []
+
+
+def _which(tool: str) -> str:
+    import shutil
+
+    found = shutil.which(tool)
+    assert found, tool
+    return found
