@@ -16,6 +16,7 @@ import tempfile
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from gigq import Fail, Job, JobQueue, Retry, Worker, Workflow
 
@@ -37,12 +38,12 @@ def write_input(folder: Path) -> None:
         (folder / f"{month}.csv").write_text("\n".join(lines), encoding="utf-8")
 
 
-def extract(path: str) -> list[dict]:
+def extract(path: str) -> list[dict[str, Any]]:
     """The rows of one file, as text."""
     return list(csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8"))))
 
 
-def clean(month: str, parent_results: dict) -> list[dict]:
+def clean(month: str, parent_results: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows with real dates and amounts. Dates and decimals travel from job to job as they are."""
     (rows,) = parent_results.values()
     if not rows or not {"day", "shop", "amount"} <= rows[0].keys():
@@ -57,7 +58,7 @@ def clean(month: str, parent_results: dict) -> list[dict]:
     ]
 
 
-def sum_up(month: str, parent_results: dict) -> dict:
+def sum_up(month: str, parent_results: dict[str, Any]) -> dict[str, Any]:
     """One month's total per shop."""
     (rows,) = parent_results.values()
     totals: dict[str, Decimal] = {}
@@ -66,7 +67,7 @@ def sum_up(month: str, parent_results: dict) -> dict:
     return {"month": month, "days": len({row["day"] for row in rows}), "totals": totals}
 
 
-def report(parent_results: dict) -> str:
+def report(parent_results: dict[str, Any]) -> str:
     """A table; a month without result is named as missing."""
     lines = [f"{'month':10}{'north':>10}{'south':>10}"]
     lines += [

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 from gigq import JobQueue, Workflow, task
 
@@ -22,14 +23,14 @@ WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 @task(max_attempts=2, timeout=60)
-def index_file(path: str) -> dict:
+def index_file(path: str) -> dict[str, Any]:
     """The words of one file with their counts."""
     text = Path(path).read_text(encoding="utf-8", errors="replace")
     return {"path": path, "words": Counter(word.lower() for word in WORD.findall(text))}
 
 
 @task(timeout=300)
-def gather(target: str, parent_results: dict) -> dict:
+def gather(target: str, parent_results: dict[str, Any]) -> dict[str, Any]:
     """Turn word counts of files into files of words, and write them."""
     index: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for result in parent_results.values():

@@ -13,6 +13,7 @@ import math
 import random
 import tempfile
 from itertools import pairwise, product
+from typing import Any
 
 from gigq import JobQueue, Worker, Workflow, task
 
@@ -30,7 +31,7 @@ def length(tour: list[Point]) -> float:
 
 
 @task(max_attempts=1, timeout=2, executor="process")
-def anneal(temperature: float, cooling: float, steps: int) -> dict:
+def anneal(temperature: float, cooling: float, steps: int) -> dict[str, Any]:
     """Turn parts of the tour round, worse ones too while it is hot."""
     dice = random.Random(1)
     tour = cities()
@@ -48,7 +49,7 @@ def anneal(temperature: float, cooling: float, steps: int) -> dict:
 
 
 @task
-def compare(parent_results: dict) -> list[dict]:
+def compare(parent_results: dict[str, Any]) -> list[dict[str, Any]]:
     """The settings that came to an end, best first."""
     ended = [result for result in parent_results.values() if result is not None]
     return sorted(ended, key=lambda result: result["length"])
