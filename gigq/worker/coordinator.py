@@ -45,7 +45,7 @@ from gigq.contracts.storage import (
     Want,
     WorkerInfo,
 )
-from gigq.errors import GigqError, SessionLost, StorageError, StorageFull, StorageUnavailable
+from gigq.errors import SessionLost, StorageError, StorageFull, StorageUnavailable
 from gigq.text import printable
 from gigq.worker.crew import Crew
 from gigq.worker.decisions import (
@@ -632,7 +632,7 @@ class Coordinator:
         try:
             orders = orders_of(claim.options)
             held = Held(claim, orders, self._crew.executor_for(orders), now)
-        except (GigqError, ValueError, TypeError) as error:
+        except Exception as error:
             held = Held(claim, _NO_ORDERS, self._crew.main, now)
             self._held[claim.run.job_id] = held
             failed = could_not_start(claim, type(error).__name__, str(error))
