@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from gigq.clock import MICROSECONDS
 from gigq.contracts.serializer import Payload
 from gigq.contracts.storage import ErrorInfo, Run, Started
 
@@ -89,7 +90,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.reason: StopReason | None = None
         self._lock = threading.Lock()
-        self._event = threading.Event()
+        self._event: threading.Event | None = None  # made by the first who waits: most never do
         self._callbacks: list[Callable[[], None]] = []
 
     def set(self, reason: StopReason) -> None:
@@ -99,7 +100,9 @@ class StopSignal:
                 return
             self.reason = reason
             callbacks = tuple(self._callbacks)
-        self._event.set()
+            event = self._event
+        if event is not None:
+            event.set()
         for callback in callbacks:
             callback()
 
@@ -108,7 +111,17 @@ class StopSignal:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Sleep until the stop is asked for; False when `timeout` seconds passed first."""
-        return self._event.wait(timeout)
+        with self._lock:
+            if self.reason is not None:
+                return True
+            event = self._event = self._event or threading.Event()
+        return event.wait(timeout)
+
+    @property
+    def heard(self) -> bool:
+        """Whether somebody asked to be called back, and so will see to the end of the run himself:
+        an executor gives him a moment before it uses force."""
+        return bool(self._callbacks)
 
     def on_set(self, callback: Callable[[], None]) -> None:
         """Call back when the stop is asked for, from the asking thread; at once if it was."""
@@ -147,6 +160,21 @@ class Report:
     signal: str | None = None
     ended: bool = True
     duration_us: int = 0
+
+
+def stopped_report(
+    call: Call, reason: StopReason | None, *, ended: bool = True, traceback: str = "",
+    duration_us: int = 0,
+) -> Report:  # fmt: skip
+    """The report of a run that was made to end: timed out or stopped, by the reason."""
+    if reason is not StopReason.TIMEOUT:
+        return Report(call.run, Ending.STOPPED, duration_us=duration_us)
+    limit = (call.timeout_us or 0) / MICROSECONDS
+    goes_on = "" if ended else " It does not stop, and its thread cannot be ended by force."
+    error = ErrorInfo("timeout", f"The job ran past its timeout of {limit:g} s.{goes_on}", traceback)
+    return Report(
+        call.run, Ending.TIMED_OUT, error=error, ended=ended, duration_us=duration_us
+    )  # fmt: skip
 
 
 #: Runs user code: importable, and picklable with whatever it is bound to.
@@ -217,5 +245,5 @@ class Executor(ABC):
 
 __all__ = [
     "Call", "Ending", "Executor", "OnReport", "Report", "RunCall", "RunStopped", "Started",
-    "StopReason", "StopSignal", "stop_signal",
+    "StopReason", "StopSignal", "stop_signal", "stopped_report",
 ]  # fmt: skip

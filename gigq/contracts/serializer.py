@@ -24,6 +24,12 @@ class Binding:
     function: str
     field: Literal["params", "result"]
 
+    @classmethod
+    def of_result(cls, job_id: str) -> Binding:
+        """What a result is bound to: its job and no more, because whoever reads the results of a
+        job's parents knows their ids alone."""
+        return cls("", job_id, "", "result")
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:

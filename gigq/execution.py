@@ -1,0 +1,394 @@
+"""The one place where user code is found, fed and run.
+
+`run_call` is what a worker hands to its executor as `run`, bound to its settings. It is importable, can
+be pickled with what it is bound to, and touches neither queue nor storage: a call in, a report out.
+Nothing that user code does, raises or returns makes it raise, with one exception: a `RunStopped` that
+arrives while a report is being written. Its executor, who sent it, deals with that.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from types import CoroutineType, TracebackType
+from typing import Any
+
+from gigq import functions
+from gigq.clock import MICROSECONDS
+from gigq.context import RunningJob, running_job
+from gigq.contracts.executor import (
+    Call,
+    Ending,
+    Report,
+    RunStopped,
+    StopReason,
+    stop_signal,
+    stopped_report,
+)
+from gigq.contracts.serializer import Binding, Payload, Serializer
+from gigq.contracts.storage import ErrorInfo
+from gigq.errors import (
+    Fail,
+    FunctionNotFound,
+    GigqError,
+    InvalidParameters,
+    Later,
+    PayloadRefused,
+    SerializationError,
+)
+
+logger = logging.getLogger(__name__)
+
+#: What is kept of a message, of a traceback, and of how many causes.
+MESSAGE_CHARS = 4_000
+TRACEBACK_CHARS = 16_000
+CHAIN_LINKS = 10
+
+_TEN_YEARS = timedelta(days=3653)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What a worker decided about all of its runs.
+
+    Attributes:
+        serializers: The payload formats that are accepted, by name.
+        allow: Which functions may run; None for any.
+        observed: Some plugin wraps runs (`gigq_run`).
+    """
+
+    serializers: Mapping[str, Serializer]
+    allow: tuple[str, ...] | None = None
+    observed: bool = False
+
+
+def run_call(settings: RunSettings, call: Call) -> Report:
+    """Run one call to its end and say how it went."""
+    if settings.observed:
+        return _run_observed(settings, call)
+    return _run(settings, call)
+
+
+def _run_observed(settings: RunSettings, call: Call) -> Report:
+    """With the wrappers of `gigq_run` around it. A wrapper that raises is logged and changes nothing:
+    the job still runs exactly once."""
+    from gigq import (
+        plugins,  # only where it is used: a child process would pay for it at each start
+    )
+
+    done: list[Report] = []
+
+    def innermost(call: Call) -> Report:
+        done.append(_run(settings, call))
+        return done[0]
+
+    hook: Any = plugins.observers("gigq_run")
+    if hook is None:
+        return _run(settings, call)
+    try:
+        report = hook.call_extra([innermost], {"call": call})
+    except Exception:
+        logger.exception("a plugin's gigq_run failed around job %s", call.run.job_id)
+        return done[0] if done else _run(settings, call)
+    return report if isinstance(report, Report) else done[0]
+
+
+def _run(settings: RunSettings, call: Call) -> Report:
+    started = time.monotonic_ns()
+    try:
+        function, params = _prepare(settings, call)
+    except RunStopped as stop:
+        return _stopped(call, stop, started)
+    except BaseException as error:
+        # Another worker may have newer code; for the rest, trying again cannot help.
+        curable = isinstance(error, FunctionNotFound) or not isinstance(error, GigqError)
+        ending = Ending.RAISED if curable else Ending.GAVE_UP
+        return _failed(call, ending, error, started)
+    token = running_job.set(RunningJob(call))
+    try:
+        result = function(**params)
+        if type(result) is CoroutineType or inspect.iscoroutine(result):
+            result = _run_coroutine(result)
+    except BaseException as error:
+        return _judged(call, error, started)
+    finally:
+        running_job.reset(token)
+    return _completed(settings, call, result, started)
+
+
+# --- before: from payloads to a function and its arguments ----------------------------------------
+
+
+def _prepare(settings: RunSettings, call: Call) -> tuple[Callable[..., Any], dict[str, Any]]:
+    binding = Binding(call.queue, call.run.job_id, call.function, "params")
+    if call.by_value:
+        content = _decode(settings, call.params, binding, "its function and parameters")
+        function, params = _unpack(content)
+        functions.check_allowed(function, call.function, settings.allow)
+    else:
+        # Before anything is imported: importing a module runs its code already.
+        functions.check_named(call.function, settings.allow)
+        function = functions.resolve(call.function)
+        functions.check_allowed(function, call.function, settings.allow)
+        params = _decode(settings, call.params, binding, "its parameters")
+    if not isinstance(params, dict):
+        raise SerializationError(
+            f"the parameters of job {call.run.job_id} are a {type(params).__name__} and no dict."
+        )
+    if call.parents is not None:
+        params["parent_results"] = {
+            job_id: None if payload is None else _decode(
+                settings, payload, Binding.of_result(job_id), f"the result of its parent {job_id}"
+            )
+            for job_id, payload in call.parents
+        }  # fmt: skip
+    return function, params
+
+
+def _decode(settings: RunSettings, payload: Payload, binding: Binding, what: str) -> Any:
+    serializer = settings.serializers.get(payload.serializer)
+    if serializer is None:
+        accepted = ", ".join(sorted(settings.serializers)) or "none"
+        raise PayloadRefused(
+            f"{what} were written by {payload.serializer!r}, which this worker was not told to "
+            f"accept (it accepts: {accepted}).\n"
+            f"Start a worker with serializer={payload.serializer!r} if you trust who writes to "
+            "this queue."
+        )
+    return serializer.bound(binding).loads(payload.data)
+
+
+def _unpack(content: Any) -> tuple[Callable[..., Any], Any]:
+    try:
+        function, params = content["function"], content["params"]
+    except (TypeError, KeyError, LookupError) as error:
+        raise SerializationError(
+            "a job whose function travels by value must hold 'function' and 'params'."
+        ) from error
+    if not callable(function):
+        raise SerializationError(f"the function of the job is a {type(function).__name__}.")
+    return function, params
+
+
+# --- during ---------------------------------------------------------------------------------------
+
+
+def _run_coroutine(coroutine: CoroutineType[Any, Any, Any]) -> Any:
+    """Run a coroutine function's body in an event loop of its own; a wish to stop cancels it."""
+    import asyncio  # costs 50 ms, and most jobs are plain functions
+
+    signal = stop_signal.get()
+
+    async def main() -> Any:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        if signal is not None and task is not None:
+            signal.on_set(lambda: _cancel(loop, task))
+        return await coroutine
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        if signal is not None and signal.is_set():
+            raise RunStopped from None
+        raise
+
+
+def _cancel(loop: Any, task: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(task.cancel)
+    except RuntimeError:  # the loop is closed: the coroutine has ended by itself
+        logger.debug("a stop came after the coroutine's end")
+
+
+# --- after: from what happened to a report --------------------------------------------------------
+
+
+def _completed(settings: RunSettings, call: Call, result: Any, started: int) -> Report:
+    duration_us = _since(started)
+    try:
+        payload = _encode(settings, call, result)
+    except SerializationError as error:
+        return _failed(call, Ending.GAVE_UP, _unstorable(error, result), started)
+    except BaseException as error:  # MemoryError, RecursionError, a wish to stop
+        return _judged(call, error, started)
+    return Report(call.run, Ending.COMPLETED, result=payload, duration_us=duration_us)
+
+
+def _encode(settings: RunSettings, call: Call, result: Any) -> Payload:
+    serializer = settings.serializers.get(call.serializer)
+    if serializer is None:
+        raise PayloadRefused(
+            f"the result is to be written by {call.serializer!r}, which this worker was not told "
+            "to accept."
+        )
+    data = serializer.bound(Binding.of_result(call.run.job_id)).dumps(result)
+    return Payload(call.serializer, data)
+
+
+def _unstorable(error: SerializationError, result: Any) -> SerializationError:
+    if isinstance(error, PayloadRefused):
+        return error
+    where = f"result{error.path.removeprefix('result')}" if error.path else "the result"
+    return SerializationError(
+        f"The job ran, but {where} cannot be stored: {error}\n"
+        "Return plain data (numbers, text, lists, dicts, dates), or choose another serializer for "
+        'the job, such as serializer="cloudpickle".',
+        error.path or f"result: {type(result).__name__}",
+    )
+
+
+def _judged(call: Call, error: BaseException, started: int) -> Report:
+    """What an exception that left the function means for its run."""
+    if isinstance(error, RunStopped):
+        return _stopped(call, error, started)
+    if isinstance(error, Later):
+        return _snoozed(call, error, started)
+    if isinstance(error, Fail):
+        return _failed(call, Ending.GAVE_UP, error, started)
+    if isinstance(error, MemoryError) and call.memory_limit is not None:
+        return _failed(call, Ending.OUT_OF_MEMORY, _over_limit(call, error), started)
+    return _failed(call, Ending.RAISED, error, started)
+
+
+def _over_limit(call: Call, error: MemoryError) -> MemoryError:
+    limit = (call.memory_limit or 0) / (1024 * 1024)
+    told = MemoryError(f"The job used more than its memory limit of {limit:,.0f} MiB.")
+    return told.with_traceback(error.__traceback__)
+
+
+def _snoozed(call: Call, wish: Later, started: int) -> Report:
+    try:
+        delay_us = _delay_us(wish.delay)
+    except InvalidParameters as error:
+        return _failed(call, Ending.GAVE_UP, error.with_traceback(wish.__traceback__), started)
+    return Report(call.run, Ending.SNOOZED, delay_us=delay_us, duration_us=_since(started))
+
+
+def _delay_us(delay: object) -> int:
+    if isinstance(delay, timedelta):
+        delay = delay.total_seconds()
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or math.isnan(delay):
+        raise InvalidParameters(
+            f"raise Later(...) takes seconds or a timedelta, not {delay!r:.200}."
+        )
+    if not 0 <= delay <= _TEN_YEARS.total_seconds():
+        raise InvalidParameters(f"raise Later({delay!r:.200}): it must be 0 s to ten years.")
+    return round(delay * MICROSECONDS)
+
+
+def _stopped(call: Call, stop: RunStopped, started: int) -> Report:
+    signal = stop_signal.get()
+    reason = signal.reason if signal is not None else None
+    where = ""
+    if reason is StopReason.TIMEOUT:
+        where = describe(stop).traceback
+    return stopped_report(call, reason, traceback=where, duration_us=_since(started))
+
+
+def _failed(call: Call, ending: Ending, error: BaseException, started: int) -> Report:
+    return Report(call.run, ending, error=describe(error), duration_us=_since(started))
+
+
+def _since(started: int) -> int:
+    return (time.monotonic_ns() - started) // 1_000
+
+
+# --- exceptions as text ---------------------------------------------------------------------------
+
+
+def describe(error: BaseException) -> ErrorInfo:
+    """An exception as text of bounded size, whatever its class does when it is looked at."""
+    try:
+        return ErrorInfo(
+            type=_type_name(error),
+            message=_message(error),
+            traceback=_traceback(error),
+            chain=tuple((_type_name(link), _message(link)) for link in _chain(error)),
+        )
+    except Exception as failure:  # an exception class can do anything when looked at
+        return ErrorInfo(
+            type=printable(type(error).__name__),
+            message=f"The exception could not be described: {type(failure).__name__}.",
+        )
+
+
+def printable(text: object, limit: int = MESSAGE_CHARS) -> str:
+    """Text that every storage can keep: no NUL, no lone surrogates, and cut in the middle."""
+    said = str(text)
+    if len(said) > limit:
+        head = limit // 4
+        cut = f"\n… ({len(said) - limit:,} characters left out) …\n"
+        said = said[:head] + cut + said[head - limit :]
+    return said.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    module = kind.__module__
+    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+    return printable(name, 200)
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return printable(f"The job called sys.exit({error.code!r:.200}).")
+    try:
+        said = str(error)
+    except Exception as failure:  # a __str__ can raise anything
+        return f"{_type_name(error)}, whose __str__ raised {_type_name(failure)}"
+    return printable(said) or _type_name(error)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The causes and contexts that Python would print, outermost first, at most some."""
+    links: list[BaseException] = []
+    seen = {id(error)}
+    link = _next(error)
+    while link is not None and id(link) not in seen and len(links) < CHAIN_LINKS:
+        seen.add(id(link))
+        links.append(link)
+        link = _next(link)
+    return links
+
+
+def _next(error: BaseException) -> BaseException | None:
+    if error.__cause__ is not None:
+        return error.__cause__
+    return None if error.__suppress_context__ else error.__context__
+
+
+def _traceback(error: BaseException) -> str:
+    """As Python prints it, without the frames that lead to the user's function."""
+    told = traceback.TracebackException(type(error), error, _users_part(error.__traceback__))
+    _cut_chain(told)
+    return printable("".join(told.format()), TRACEBACK_CHARS)
+
+
+def _cut_chain(told: traceback.TracebackException) -> None:
+    link: traceback.TracebackException | None = told
+    for _ in range(CHAIN_LINKS):
+        if link is None:
+            return
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    if link is not None:
+        link.__cause__ = link.__context__ = None
+
+
+def _users_part(tb: TracebackType | None) -> TracebackType | None:
+    while tb is not None and _is_machinery(tb.tb_frame.f_globals.get("__name__", "")):
+        tb = tb.tb_next
+    return tb
+
+
+def _is_machinery(module: str) -> bool:
+    return module in (__name__, "gigq.functions", "gigq.context") or module.startswith("asyncio.")
+
+
+__all__ = ["RunSettings", "describe", "run_call"]
