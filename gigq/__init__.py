@@ -6,6 +6,8 @@ The public names; each is loaded when it is first used, so that importing gigq c
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gigq.logs import keep_quiet
@@ -204,6 +206,19 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'gigq' has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+class _Package(ModuleType):
+    """This package. Python sets an attribute for each submodule that it loads, and one of them has the
+    name of a public function: `gigq.task` is the decorator, whatever was imported before."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "task" and isinstance(value, ModuleType):
+            value = value.task
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

@@ -53,12 +53,14 @@ class _Unless(int):
 
 _THREE = _Unless(3)
 _NONE = _Unless(0)
+_DEFAULT_DELAY: Duration = 0
+_RETRY_AT_ONCE = RetryPolicy()
 
 
-def new_id() -> str:
+def new_id(now_us: int) -> str:
     """A UUIDv7 (RFC 9562, 5.7): it sorts by time, which keeps indexes compact. The twelve bits after
     the millisecond hold its fraction (6.2, method 3), the other 62 are random."""
-    millisecond, rest_us = divmod(SYSTEM_CLOCK.wall_us(), 1_000)
+    millisecond, rest_us = divmod(now_us, 1_000)
     value = millisecond << 80 | 7 << 76 | (rest_us * 4_096 // 1_000) << 64 | 2 << 62
     digits = f"{value | int.from_bytes(os.urandom(8)) >> 2:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
@@ -111,10 +113,10 @@ class _Terms(NamedTuple):
 
     timeout_us: int | None
     retry: RetryPolicy
-    run_at_us: int | None
-    delay_us: int
-    expires_us: int | None
-    expires_in_us: int | None
+    run_at_us: int | None = None
+    delay_us: int = 0
+    expires_us: int | None = None
+    expires_in_us: int | None = None
 
 
 class Job:
@@ -210,16 +212,17 @@ class Job:
         if retry is not None:
             _refuse_two_policies(retry, max_attempts, retry_delay)
             max_attempts, retry_delay = retry.attempts, retry.delay
+        now_us = SYSTEM_CLOCK.wall_us()
         vars(self).update(
-            id=new_id(), name=name, function=_unwrapped(function), params=_copied(params),
+            id=new_id(now_us), name=name, function=_unwrapped(function), params=_copied(params),
             priority=priority, dependencies=_listed(dependencies),
             max_attempts=3 if max_attempts is _THREE else max_attempts, timeout=timeout,
             description=description, pass_parent_results=pass_parent_results,
-            retry_delay=0 if retry_delay is _NONE else retry_delay, queue=queue, run_at=run_at,
+            retry_delay=_DEFAULT_DELAY if retry_delay is _NONE else retry_delay, queue=queue, run_at=run_at,
             delay=delay, retry=retry, tags=_listed(tags), metadata=_copied(metadata),
             unique_key=unique_key, expires=expires, serializer=serializer, executor=executor,
             memory_limit=memory_limit, on_parent_failure=on_parent_failure, workflow="",
-            _created_us=SYSTEM_CLOCK.wall_us(), _terms=None, in_doubt=False,
+            _created_us=now_us, _terms=None, in_doubt=False,
         )  # fmt: skip
         self.check()
 
@@ -234,6 +237,8 @@ class Job:
             raise AttributeError("created_at says when the Job was made; make another Job instead.")
         if name == "retry" and isinstance(value, Retry):
             values.update(max_attempts=value.attempts, retry_delay=value.delay)
+        elif name == "id":
+            JOB.text("id", value, LONGEST_ID)
         values[name] = _unwrapped(value) if name == "function" else value
         if not name.startswith("_"):
             values["_terms"] = None  # it must be checked again
@@ -328,9 +333,11 @@ class Job:
     # --- what is worked out -------------------------------------------------------------------
 
     def _worked_out(self) -> _Terms:
-        retry_delay_us = JOB.duration_us("retry_delay", self.retry_delay, zero=True)
-        policy = RetryPolicy(retry_delay_us) if self.retry is None else self.retry.policy()
         timeout, run_at, expires = self.timeout, self.run_at, self.expires
+        timeout_us = None if timeout is None else JOB.duration_us("timeout", timeout, zero=False)
+        policy = self._policy()
+        if run_at is None and self.delay is None and expires is None:
+            return _Terms(timeout_us, policy)
         run_at_us = None if run_at is None else JOB.moment_us("run_at", run_at)
         delay_us = 0 if self.delay is None else JOB.duration_us("delay", self.delay, zero=True)
         expires_us = JOB.moment_us("expires", expires) if _is_moment(expires) else None
@@ -339,10 +346,14 @@ class Job:
         too_late = expires_us is not None and run_at_us is not None and expires_us <= run_at_us
         if too_late or (lasts_us is not None and lasts_us <= delay_us):
             JOB.refuse("expires", expires, "that is before the job may start, so it never could.")
-        return _Terms(
-            None if timeout is None else JOB.duration_us("timeout", timeout, zero=False),
-            policy, run_at_us, delay_us, expires_us, lasts_us,
-        )  # fmt: skip
+        return _Terms(timeout_us, policy, run_at_us, delay_us, expires_us, lasts_us)
+
+    def _policy(self) -> RetryPolicy:
+        if self.retry is not None:
+            return self.retry.policy()
+        if self.retry_delay is _DEFAULT_DELAY:
+            return _RETRY_AT_ONCE
+        return RetryPolicy(JOB.duration_us("retry_delay", self.retry_delay, zero=True))
 
     def _wants_parents(self, callee: Callee) -> bool:
         """Whether parents' results are passed, for a job that has parents."""
@@ -395,6 +406,7 @@ class Callee:
         reference: How a worker finds it; None when it can only travel by value.
         refusal: Why there is no reference.
         names: Its parameters that can be given by name.
+        by_position: Those that cannot.
         required: Those that must be given.
         takes_any: It has `**kwargs`, or a signature that Python cannot tell.
     """
@@ -403,6 +415,7 @@ class Callee:
     reference: str | None
     refusal: InvalidFunction | None
     names: frozenset[str]
+    by_position: frozenset[str]
     required: frozenset[str]
     takes_any: bool
     takes_parents: bool
@@ -432,7 +445,7 @@ class Callee:
         return "; ".join(said)
 
     def _cure(self, missing: Sequence[str], unknown: Sequence[str], job: Job) -> str:
-        if set(missing) - self.names:
+        if self.by_position & {*missing, *unknown}:
             return "Jobs pass parameters by name: the function must not take them by position only."
         if PARENT_RESULTS in missing:
             return (
@@ -446,6 +459,9 @@ class Callee:
                 f"{PARENT_RESULTS!r}, or leave the option out."
             )
         return "Give params={…} with the names of the function's parameters."
+
+
+_NONE_AT_ALL: frozenset[str] = frozenset()
 
 
 def callee_of(function: Callable[..., Any]) -> Callee:
@@ -477,12 +493,15 @@ def _callee(function: Callable[..., Any]) -> Callee:
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):  # written in C, and Python cannot tell
-        return Callee(name, reference, refusal, frozenset(), frozenset(), True, False, "(…)")
+        return Callee(
+            name, reference, refusal, _NONE_AT_ALL, _NONE_AT_ALL, _NONE_AT_ALL, True, False, "(…)"
+        )
     parameters = signature.parameters.values()
     by_name = frozenset(
         each.name for each in parameters
         if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
     )  # fmt: skip
+    by_position = frozenset(each.name for each in parameters if each.kind is each.POSITIONAL_ONLY)
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
     required = frozenset(
         each.name for each in parameters
@@ -490,7 +509,15 @@ def _callee(function: Callable[..., Any]) -> Callee:
     )  # fmt: skip
     takes_parents = takes_any or PARENT_RESULTS in by_name
     return Callee(
-        name, reference, refusal, by_name, required, takes_any, takes_parents, str(signature)
+        name,
+        reference,
+        refusal,
+        by_name,
+        by_position,
+        required,
+        takes_any,
+        takes_parents,
+        str(signature),
     )
 
 
@@ -596,7 +623,7 @@ def _copied(value: Any) -> Any:
     """A mapping of our own, so that a later change of the caller's does not reach into the job."""
     if value is None:
         return {}
-    return dict(value) if isinstance(value, Mapping) else value
+    return dict(value) if type(value) is dict or isinstance(value, Mapping) else value
 
 
 def _listed(value: Any) -> Any:
@@ -673,7 +700,6 @@ def _whole(least: int, most: int) -> Check:
 #: checked where they are worked out, collections at each submit.
 _NO_DEFAULT = object()
 _RULES: tuple[tuple[str, object, Check], ...] = (
-    ("id", _NO_DEFAULT, _text(LONGEST_ID)),
     ("name", _NO_DEFAULT, _text(LONGEST_NAME)),
     ("priority", 0, _whole(-(1 << PRIORITY_BITS), (1 << PRIORITY_BITS) - 1)),
     ("max_attempts", 3, _whole(1, MOST_ATTEMPTS)),

@@ -146,7 +146,8 @@ def _error(record: JobRecord) -> str:
 
 def _end(record: JobRecord) -> str:
     when = "" if record.completed_us is None else f" at {timestamp(record.completed_us)}"
-    text = f"It ended{when} after {_count(record.attempts, 'attempt')}."
+    after = f" after {_count(record.attempts, 'attempt')}" if record.attempts else ", never started"
+    text = f"It ended{when}{after}."
     if record.cancelled_by == "user":
         text += " It was cancelled by hand."
     return f"{text} {_error(record)}".rstrip()

@@ -1,0 +1,448 @@
+"""A Job is checked at the door: when it is made, and once more when it is submitted."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from gigq import (
+    GigqError,
+    InvalidFunction,
+    InvalidJob,
+    InvalidJobType,
+    InvalidParameters,
+    Job,
+    Retry,
+    SerializationError,
+    UnknownPlugin,
+    plugins,
+)
+from gigq.contracts.storage import JobOptions, ParentFailure
+from tests.unit import jobs
+
+YEAR = timedelta(days=365)
+
+
+def stored(job, serializer="json"):
+    """The job as a storage would take it."""
+    return job.to_new_job(lambda choice: plugins.serializer(choice or serializer))
+
+
+class TestAJob:
+    def test_takes_name_and_function_by_position_or_keyword(self):
+        assert Job("a", jobs.add).function is Job(name="a", function=jobs.add).function is jobs.add
+
+    def test_keeps_the_order_of_its_old_arguments(self):
+        """Programs written for 0.5.1 pass these by position."""
+        job = Job("a", jobs.add, {"a": 1}, 5, ["x"], 4, 60, "text", True, 9)
+
+        assert vars(job).items() >= {
+            "params": {"a": 1}, "priority": 5, "dependencies": ["x"], "max_attempts": 4, "timeout": 60,
+            "description": "text", "pass_parent_results": True, "retry_delay": 9,
+        }.items()  # fmt: skip
+
+    def test_has_the_old_defaults(self):
+        job = Job("a", jobs.add)
+
+        assert (job.params, job.priority, job.dependencies, job.max_attempts) == ({}, 0, [], 3)
+        assert (job.timeout, job.description, job.pass_parent_results) == (300, "", None)
+        assert (job.retry_delay, job.queue, job.on_parent_failure) == (0, "default", "cancel")
+        assert str(inspect.signature(Job)).count("max_attempts: 'int' = 3") == 1
+
+    def test_has_an_id_that_sorts_by_time(self):
+        """UUIDv7: RFC 9562 gives version and variant."""
+        ids = [Job("a", jobs.add).id for _ in range(50)]
+
+        assert len(set(ids)) == 50
+        assert all(re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", i)
+                   for i in ids)  # fmt: skip
+        assert ids[0][:8] <= ids[-1][:8]
+
+    def test_knows_when_it_was_made(self):
+        before = datetime.now(UTC)
+        created = datetime.fromisoformat(Job("a", jobs.add).created_at)
+
+        assert before - timedelta(seconds=1) <= created <= datetime.now(UTC)
+        assert created.utcoffset() is not None
+
+    def test_does_not_share_what_it_was_given(self):
+        """A later change of the caller's dict does not reach into the job."""
+        params, tags, parents = {"a": 1}, ["x"], ["p"]
+        job = Job("a", jobs.add, params, dependencies=parents, tags=tags)
+
+        params["a"] = 2
+        tags.append("y")
+        parents.append("q")
+
+        assert (job.params, job.tags, job.dependencies) == ({"a": 1}, ["x"], ["p"])
+
+    def test_takes_the_function_of_a_task(self):
+        assert Job("a", jobs.double).function is jobs.double.__wrapped__
+
+    def test_names_parents_by_job_or_id(self):
+        parent = Job("p", jobs.add)
+
+        assert stored(Job("a", jobs.add, {"a": 1}, dependencies=[parent, "x", parent.id])).dependencies == (
+            parent.id, "x",
+        )  # fmt: skip
+
+
+class TestTheDoor:
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("name", ""), ("name", "  "), ("name", "x" * 1_001), ("name", "nul\0"), ("name", "\ud800"),
+            ("priority", 1 << 31), ("priority", -(1 << 31) - 1),
+            ("max_attempts", 0), ("max_attempts", 1_001),
+            ("timeout", 0), ("timeout", -1), ("timeout", float("nan")), ("timeout", float("inf")),
+            ("timeout", 11 * 365 * 86_400), ("timeout", 10**400), ("timeout", YEAR * 11),
+            ("timeout", -timedelta(seconds=1)), ("timeout", timedelta.min), ("timeout", timedelta.max),
+            ("retry_delay", -0.1), ("retry_delay", float("nan")), ("retry_delay", YEAR * 11),
+            ("delay", -1), ("delay", float("-inf")), ("description", "x" * 100_001),
+            ("queue", ""), ("queue", "x" * 201), ("tags", [""]), ("tags", ["x"] * 101),
+            ("tags", ["x" * 201]), ("metadata", {"a": float("nan")}), ("metadata", {"a": object()}),
+            ("metadata", {"a": (1, 2)}), ("metadata", {"a": "x" * 70_000}), ("unique_key", ""),
+            ("unique_key", "x" * 1_001), ("memory_limit", 64), ("memory_limit", -1),
+            ("on_parent_failure", "explode"), ("expires", 0), ("expires", -5), ("expires", "tomorrow"),
+            ("run_at", "soon"), ("run_at", datetime.min), ("run_at", datetime.max),
+            ("run_at", "0001-01-01T00:00:00+14:00"), ("serializer", ""), ("executor", ""),
+        ],
+    )  # fmt: skip
+    def test_refuses_a_value_that_cannot_be_meant(self, field, value):
+        """The error is a ValueError that names the job, the field and the value."""
+        options = {"name": "a", "function": jobs.add, field: value}
+
+        with pytest.raises(InvalidJob) as refusal:
+            Job(**options)
+        assert isinstance(refusal.value, ValueError)
+        assert not isinstance(refusal.value, InvalidJobType)
+        assert field.rstrip("s") in str(refusal.value)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("name", None), ("name", b"a"), ("name", 3), ("params", [1]), ("params", "a=1"),
+            ("params", {1: 2}), ("priority", True), ("priority", 1.0), ("priority", "high"),
+            ("priority", None), ("dependencies", "some-id"), ("dependencies", [3]), ("dependencies", 3),
+            ("max_attempts", True), ("max_attempts", 2.5), ("max_attempts", None), ("timeout", True),
+            ("timeout", "60"), ("timeout", Decimal(3)), ("retry_delay", None), ("retry_delay", False),
+            ("description", None), ("pass_parent_results", 1), ("pass_parent_results", "yes"),
+            ("queue", None), ("run_at", 1_700_000_000), ("delay", "5"), ("delay", True), ("retry", 3),
+            ("tags", "urgent"), ("tags", [1]), ("metadata", [1]), ("metadata", {1: 2}),
+            ("unique_key", 5), ("expires", True), ("expires", []), ("serializer", 5), ("executor", 5),
+            ("executor", dict), ("serializer", dict), ("memory_limit", 1.5), ("memory_limit", True),
+            ("on_parent_failure", None), ("function", None), ("function", "module.function"),
+        ],
+    )  # fmt: skip
+    def test_refuses_a_value_of_the_wrong_type(self, field, value):
+        """The error is a TypeError, and a ValueError as well: `except ValueError` catches both."""
+        options = {"name": "a", "function": jobs.add, field: value}
+
+        with pytest.raises(InvalidJob) as refusal:
+            Job(**options)
+        assert isinstance(refusal.value, TypeError)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("name", "世界"), ("name", "x" * 1_000), ("priority", (1 << 31) - 1), ("priority", -(1 << 31)),
+            ("max_attempts", 1), ("max_attempts", 1_000), ("timeout", None), ("timeout", 0.001),
+            ("timeout", timedelta(hours=1)), ("timeout", YEAR * 10), ("retry_delay", timedelta(0)),
+            ("delay", 0), ("delay", timedelta(days=1)), ("run_at", datetime(2030, 1, 1)),
+            ("run_at", datetime(2030, 1, 1, tzinfo=UTC)), ("run_at", "2030-01-01T10:00:00+02:00"),
+            ("expires", 60), ("expires", timedelta(days=1)), ("expires", "2030-01-01"),
+            ("tags", ("a", "b")), ("tags", {"a"}), ("metadata", {"a": [1, None, {"b": "c"}]}),
+            ("unique_key", "k"), ("on_parent_failure", "HOLD"),
+            ("on_parent_failure", ParentFailure.RUN), ("dependencies", ("a", "")),
+            ("serializer", "msgpack"), ("executor", "process"), ("memory_limit", 1 << 30),
+        ],
+    )  # fmt: skip
+    def test_lets_through_what_can_be_meant(self, field, value):
+        stored(Job(**{"name": "a", "function": jobs.takes_anything, field: value}))
+
+    def test_looks_again_at_submit(self):
+        """A Job can be changed until it is submitted."""
+        job = Job("a", jobs.add, {"a": 1})
+        job.priority = "high"
+
+        with pytest.raises(InvalidJobType, match="priority is 'high'"):
+            stored(job)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda job: job.params.update({1: 2}), lambda job: job.tags.append(5),
+            lambda job: job.metadata.update(a=object()), lambda job: job.dependencies.append(None),
+            lambda job: setattr(job, "timeout", float("nan")), lambda job: setattr(job, "params", 5),
+            lambda job: setattr(job, "tags", 0.5), lambda job: setattr(job, "function", lambda: 1),
+        ],
+    )  # fmt: skip
+    def test_looks_again_into_what_was_changed_in_place(self, change):
+        job = Job("a", jobs.add, {"a": 1})
+        change(job)
+
+        with pytest.raises(InvalidJob):
+            stored(job)
+
+    def test_refuses_an_id_that_could_not_be_kept(self):
+        job = Job("a", jobs.add)
+
+        for value in ("", "x" * 201, "\ud800", 5):
+            with pytest.raises(InvalidJob, match="id is"):
+                job.id = value
+
+    def test_says_what_was_wrong_and_what_to_do(self):
+        with pytest.raises(InvalidJob) as refusal:
+            Job("nightly", jobs.add, timeout=86_400_000_000)
+
+        assert str(refusal.value) == (
+            "Job 'nightly': timeout is 86400000000: it is longer than ten years. The unit is seconds."
+        )
+
+    def test_shows_a_hostile_name_harmlessly(self):
+        with pytest.raises(InvalidJob) as refusal:
+            Job("\x1b[2J", jobs.add, priority=1.5)
+
+        assert "\x1b" not in str(refusal.value)
+
+    def test_names_a_near_serializer_and_executor(self):
+        """They are looked up when the Job is made, not when a worker meets it at night."""
+        with pytest.raises(UnknownPlugin, match="msgpack"):
+            Job("a", jobs.add, serializer="msgpak")
+        with pytest.raises(UnknownPlugin, match="process"):
+            Job("a", jobs.add, executor="proces")
+
+
+class TestAFunction:
+    @pytest.mark.parametrize(
+        ("function", "said"),
+        [
+            (lambda: 1, "lambda"), (jobs.Owner().method, "method"), (jobs.Owner.static, "method"),
+            (jobs.generator, "generator"), (jobs.Caller(), "object"), (5, "callable|called"),
+            (jobs.Unhashable(), "hash|object"),
+        ],
+    )  # fmt: skip
+    def test_that_no_worker_could_find_is_refused(self, function, said):
+        """The TypeError says why, and what to do."""
+        with pytest.raises(InvalidFunction, match=said) as refusal:
+            Job("a", function)
+        assert isinstance(refusal.value, TypeError)
+
+    def test_inside_another_function_is_refused(self):
+        def closure():
+            return None
+
+        with pytest.raises(InvalidFunction, match="cloudpickle"):
+            Job("a", closure)
+
+    def test_travels_by_value_when_the_serializer_carries_it(self):
+        number = 5
+        job = stored(
+            Job("a", lambda factor: number * factor, {"factor": 2}, serializer="cloudpickle")
+        )
+
+        content = plugins.serializer("cloudpickle").loads(job.params.data)
+        assert job.function.startswith("<value>:")
+        assert content["function"](**content["params"]) == 10
+        assert JobOptions.from_json(job.options).by_value
+
+    def test_travels_by_reference_when_it_can(self):
+        job = stored(Job("a", jobs.add, {"a": 1}, serializer="cloudpickle"))
+
+        assert job.function == "tests.unit.jobs:add"
+        assert not JobOptions.from_json(job.options).by_value
+
+    def test_may_be_a_coroutine_function(self):
+        assert stored(Job("a", jobs.coroutine, {"a": 1})).function == "tests.unit.jobs:coroutine"
+
+
+class TestParameters:
+    def test_are_not_compared_before_the_submit(self):
+        Job("a", jobs.add)
+
+    @pytest.mark.parametrize(
+        ("function", "params", "said"),
+        [
+            (jobs.add, {}, "missing 'a'"),
+            (jobs.add, {"a": 1, "bb": 2}, r"unknown 'bb' \(near: 'b'\)"),
+            (jobs.by_position_only, {"a": 1, "b": 2}, "by position only"),
+            (jobs.positional_default, {"a": 1}, "unknown 'a'"),
+            (jobs.takes_parents, {}, "dependencies"),
+        ],
+    )
+    def test_that_do_not_fit_are_refused_at_submit(self, function, params, said):
+        """The TypeError names the job, the function with its signature, and what does not fit."""
+        job = Job("odd", function, params)
+
+        with pytest.raises(InvalidParameters, match=said) as refusal:
+            stored(job)
+        assert "'odd'" in str(refusal.value)
+        assert function.__name__ in str(refusal.value)
+
+    @pytest.mark.parametrize(
+        ("function", "params"),
+        [
+            (jobs.add, {"a": 1}), (jobs.add, {"a": 1, "b": 2}), (jobs.takes_anything, {"x": 1}),
+            (jobs.positional_default, {"b": 1}), (jobs.coroutine, {"a": 1}),
+        ],
+    )  # fmt: skip
+    def test_that_fit_are_taken(self, function, params):
+        assert stored(Job("a", function, params)).params.serializer == "json"
+
+    def test_that_cannot_be_carried_are_named_with_their_path(self):
+        job = Job("odd", jobs.add, {"a": {"rows": [1, object()]}})
+
+        with pytest.raises(SerializationError) as refusal:
+            stored(job)
+        assert refusal.value.path == 'params["a"]["rows"][1]'
+        assert "'odd'" in str(refusal.value)
+        assert refusal.value.path in str(refusal.value)
+
+
+class TestParentsResults:
+    @pytest.mark.parametrize(
+        ("function", "asked", "parents", "passed"),
+        [
+            (jobs.takes_parents, None, ["p"], True),
+            (jobs.takes_anything, None, ["p"], True),
+            (jobs.takes_parents, True, ["p"], True),
+            (jobs.takes_anything, False, ["p"], False),
+            (jobs.takes_anything, None, [], False),
+            (jobs.takes_anything, True, [], False),
+        ],
+    )
+    def test_are_passed_to_who_takes_them(self, function, asked, parents, passed):
+        job = Job("a", function, dependencies=parents, pass_parent_results=asked)
+
+        assert stored(job).wants_parents is passed
+
+    def test_are_not_passed_over_a_parameter_of_the_users_own(self):
+        job = Job("a", jobs.takes_parents, {"parent_results": {}}, dependencies=["p"])
+
+        assert not stored(job).wants_parents
+
+    @pytest.mark.parametrize(
+        "job",
+        [
+            Job("a", jobs.add, {"a": 1}, dependencies=["p"], pass_parent_results=True),
+            Job("a", jobs.takes_parents, dependencies=["p"], pass_parent_results=False),
+            Job("a", jobs.takes_parents, {"parent_results": 1}, dependencies=["p"],
+                pass_parent_results=True),
+        ],
+    )  # fmt: skip
+    def test_that_do_not_fit_are_refused(self, job):
+        with pytest.raises(InvalidParameters, match="parent_results"):
+            stored(job)
+
+
+class TestRetry:
+    def test_sets_attempts_and_delay(self):
+        job = Job("a", jobs.add, {"a": 1}, retry=Retry(7, timedelta(minutes=1), 2, 3600, 0.1))
+
+        policy = JobOptions.from_json(stored(job).options).retry
+        assert (job.max_attempts, job.retry_delay) == (7, timedelta(minutes=1))
+        assert (policy.delay_us, policy.backoff, policy.max_delay_us, policy.jitter) == (
+            60_000_000, 2.0, 3_600_000_000, 0.1,
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "other", [{"max_attempts": 3}, {"retry_delay": 0}, {"max_attempts": 9}]
+    )
+    def test_is_refused_beside_what_it_says_already(self, other):
+        """Also when both say the same: who reads the line must not have to know which one counts."""
+        with pytest.raises(InvalidJob, match="retry= says it already"):
+            Job("a", jobs.add, retry=Retry(3), **other)
+
+    def test_is_refused_when_it_was_contradicted_later(self):
+        job = Job("a", jobs.add, {"a": 1}, retry=Retry(3))
+        job.max_attempts = 5
+
+        with pytest.raises(InvalidJob, match="retry says another number"):
+            stored(job)
+
+    def test_may_be_set_later(self):
+        job = Job("a", jobs.add, {"a": 1})
+        job.retry = Retry(9)
+
+        assert stored(job).max_attempts == 9
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"attempts": 0}, {"attempts": True}, {"attempts": 1_001}, {"delay": -1}, {"backoff": 0.5},
+            {"backoff": float("nan")}, {"backoff": "2"}, {"jitter": 1.5}, {"jitter": -0.1},
+            {"delay": 10, "max_delay": 5}, {"max_delay": float("inf")},
+        ],
+    )  # fmt: skip
+    def test_refuses_what_cannot_be_meant(self, values):
+        with pytest.raises(InvalidJob):
+            Retry(**values)
+
+
+class TestValuesThatExcludeEachOther:
+    def test_run_at_and_delay(self):
+        with pytest.raises(InvalidJob, match="run_at is given as well"):
+            Job("a", jobs.add, run_at="2030-01-01", delay=5)
+
+    def test_a_memory_limit_on_threads(self):
+        """A limit that the chosen executor cannot keep is refused, not ignored."""
+        with pytest.raises(InvalidJob, match="executor='process'"):
+            Job("a", jobs.add, executor="thread", memory_limit=1 << 30)
+
+    def test_an_expiry_before_the_start(self):
+        with pytest.raises(InvalidJob, match="expires"):
+            Job("a", jobs.add, delay=60, expires=30)
+        with pytest.raises(InvalidJob, match="expires"):
+            Job("a", jobs.add, run_at="2030-01-02", expires="2030-01-01")
+
+
+class TestWhatIsStored:
+    def test_says_all_that_was_asked_for(self):
+        job = Job(
+            "a", jobs.takes_anything, {"x": 1}, 5, ["p"], queue="mail", delay=2.5, tags=["t", "u"],
+            unique_key="k", expires=timedelta(hours=1), on_parent_failure="hold", timeout=1.5,
+            metadata={"m": 1}, executor="process", memory_limit=1 << 30, description="d",
+        )  # fmt: skip
+
+        new = stored(job)
+
+        options = JobOptions.from_json(new.options)
+        assert (new.id, new.name, new.queue, new.priority, new.tags) == (
+            job.id, "a", "mail", 5, ("t", "u"),
+        )  # fmt: skip
+        assert (new.delay_us, new.expires_in_us, new.unique_key) == (2_500_000, 3_600_000_000, "k")
+        assert (new.run_at_us, new.expires_us) == (None, None)
+        assert new.on_parent_failure is ParentFailure.HOLD
+        assert (options.timeout_us, options.metadata, options.executor) == (
+            1_500_000,
+            {"m": 1},
+            "process",
+        )
+        assert (options.memory_limit, options.description) == (1 << 30, "d")
+
+    def test_reads_a_date_without_offset_as_local_time(self):
+        naive = datetime(2030, 6, 1, 12)
+
+        new = stored(Job("a", jobs.add, {"a": 1}, run_at=naive, expires=naive + timedelta(days=1)))
+
+        assert new.run_at_us == int(naive.timestamp() * 1_000_000)
+        assert new.expires_us == new.run_at_us + 86_400_000_000
+
+    def test_keeps_no_timeout_apart_from_the_default(self):
+        assert (
+            JobOptions.from_json(
+                stored(Job("a", jobs.add, {"a": 1}, timeout=None)).options
+            ).timeout_us
+            is None
+        )
+
+    def test_rounds_no_delay_down_to_nothing(self):
+        assert stored(Job("a", jobs.add, {"a": 1}, delay=1e-9)).delay_us == 1
+
+
+def test_every_refusal_is_an_error_of_gigq():
+    assert issubclass(InvalidJob, GigqError)
