@@ -1,0 +1,296 @@
+"""All that the command line prints, and nothing else does.
+
+Three kinds of text never mix: answers go to stdout, as lines for people or as one JSON document
+(`--json`); errors and notes go to stderr. Whatever came from a queue passes `printable`, because a
+job's name is written by somebody else and a terminal obeys control characters.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from datetime import date, datetime
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from gigq.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Wider than any line of ours: off a terminal nothing is wrapped or cut.
+_UNLIMITED = 100_000
+_STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "timeout": "red",
+    "lost": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+}
+
+
+class NobodyReads(Exception):
+    """The reader of stdout is gone, as in `gigq list | head`.
+
+    Not an `OSError`: click ends the process by itself for a broken pipe, with a code of its own.
+    """
+
+
+class Progress(Protocol):
+    """How far a long piece of work has come."""
+
+    def advance(self, count: int = 1) -> None:
+        """So many more are done."""
+
+    def say(self, text: str) -> None:
+        """What it is doing now."""
+
+
+class _Silent:
+    """Progress where nobody watches: not on a terminal, or `--quiet`."""
+
+    def advance(self, count: int = 1) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+
+class Output:
+    """Where a command's answers go.
+
+    Args:
+        as_json: One JSON document instead of lines for people.
+        quiet: No notes; answers and errors remain.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+
+    # --- answers ------------------------------------------------------------------------------
+
+    def answer(self, document: object, lines: Callable[[], None]) -> None:
+        """The command's one answer: the document with `--json`, else what `lines` prints."""
+        if self.as_json:
+            self.document(document)
+        else:
+            lines()
+
+    def document(self, value: object, *, one_line: bool = False) -> None:
+        """A JSON document on stdout, on a line of its own where several follow each other."""
+        text = json.dumps(jsonable(value), indent=None if one_line else 2, allow_nan=False)
+        _write(sys.stdout, text + "\n")
+
+    def line(self, text: str = "") -> None:
+        """One line for people; a line break inside is data and is shown as an escape."""
+        _write(sys.stdout, printable(text) + "\n")
+
+    def block(self, text: str, indent: str = "  ") -> None:
+        """Text of several lines, such as a traceback, each line indented."""
+        for line in text.splitlines():
+            self.line(indent + line)
+
+    def raw(self, text: str) -> None:
+        """Text that is ours to the last character: scripts, exports."""
+        _write(sys.stdout, text, flush=False)
+
+    def field(self, name: str, value: object) -> None:
+        """`name: value`."""
+        self.line(f"{name}: {value}")
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A boxed table. The first column is never wrapped; off a terminal no column is."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        on_terminal = self.on_terminal
+        table = Table(box=box.ROUNDED if _speaks_unicode(sys.stdout) else box.ASCII)
+        for number, header in enumerate(headers):
+            whole = number == 0 or not on_terminal
+            table.add_column(header, no_wrap=whole, overflow="fold")
+        for row in rows:
+            cells = [printable(str(cell)) for cell in row]
+            table.add_row(*[Text(cell, style=_STYLES.get(cell, "")) for cell in cells])
+        console = self._console(sys.stdout)
+        with console.capture() as drawn:
+            console.print(table)
+        _write(sys.stdout, drawn.get())
+
+    # --- beside the answer --------------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """Something worth knowing that is not the answer."""
+        if not self.quiet:
+            self._stderr_lines(text)
+
+    def error(self, text: str, code: int) -> None:
+        """Why the command failed: `Error: …`, or a document on stderr with `--json`."""
+        if self.as_json:
+            _write(sys.stderr, json.dumps({"error": text, "exit_code": code}) + "\n")
+        else:
+            self._stderr_lines(f"Error: {text}")
+
+    def trace(self, text: str) -> None:
+        """A traceback of our own, for `--verbose`."""
+        self._stderr_lines(text)
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether a person is likely to read stdout."""
+        return sys.stdout.isatty()
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether `progress` draws anything."""
+        return sys.stderr.isatty() and not self.quiet and not self.as_json
+
+    @contextmanager
+    def progress(self, title: str, total: int | None = None) -> Iterator[Progress]:
+        """A progress bar on stderr, where that is a terminal and nobody asked for quiet."""
+        if not self.shows_progress:
+            yield _Silent()
+            return
+        yield from self._bar(title, total)
+
+    def _bar(self, title: str, total: int | None) -> Iterator[Progress]:
+        from rich import progress
+
+        columns = (
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+        )
+        with progress.Progress(*columns, console=self._console(sys.stderr), transient=True) as bar:
+            task = bar.add_task(printable(title), total=total)
+
+            class Bar:
+                def advance(self, count: int = 1) -> None:
+                    bar.advance(task, count)
+
+                def say(self, text: str) -> None:
+                    bar.update(task, description=printable(text))
+
+            yield Bar()
+
+    @contextmanager
+    def live(self) -> Iterator[Callable[[str], None]]:
+        """Show a text that changes: in place on a terminal, else a line for each change."""
+        if self.as_json:
+            yield lambda _text: None
+        elif self.on_terminal:
+            yield from self._live_on_terminal()
+        else:
+            yield from self._live_as_lines()
+
+    def _live_on_terminal(self) -> Iterator[Callable[[str], None]]:
+        from rich.live import Live
+        from rich.text import Text
+
+        def lines(text: str) -> Text:
+            return Text("\n".join(printable(line) for line in text.split("\n")))
+
+        with Live(console=self._console(sys.stdout), transient=True, auto_refresh=False) as live:
+            yield lambda text: live.update(lines(text), refresh=True)
+
+    def _live_as_lines(self) -> Iterator[Callable[[str], None]]:
+        last = ""
+
+        def show(text: str) -> None:
+            nonlocal last
+            if text != last:
+                self.line(text.replace("\n", ", "))
+                last = text
+
+        yield show
+
+    def _stderr_lines(self, text: str) -> None:
+        shown = "\n".join(printable(line) for line in text.split("\n"))
+        _write(sys.stderr, shown + "\n")
+
+    def _console(self, stream: IO[str]) -> Console:
+        from rich.console import Console
+
+        width = None if stream.isatty() else _UNLIMITED
+        return Console(
+            file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False
+        )
+
+
+def prepare_streams() -> None:
+    """Let no character that the terminal's encoding lacks end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def abandon_stdout() -> None:
+    """Nobody reads any more (`gigq list | head`): let the interpreter's last flush go nowhere."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # not a real file: nothing will be flushed into a pipe
+        return
+
+
+def jsonable(value: object) -> Any:
+    """A value as JSON can say it, for reading; `gigq export` is the form that loses nothing.
+
+    Tuples and sets become lists, times ISO 8601, bytes base64, keys text, and whatever else JSON
+    lacks its `str`.
+    """
+    shown: Any = str(value)
+    match value:
+        case None | bool() | int():
+            shown = value
+        case float() if math.isfinite(value):
+            shown = value
+        case Mapping():
+            shown = {str(key): jsonable(item) for key, item in value.items()}
+        case bytes() | bytearray() | memoryview():
+            shown = base64.b64encode(value).decode()
+        case datetime() | date():
+            shown = value.isoformat()
+        case Sequence() | Set() if not isinstance(value, str):
+            shown = [jsonable(item) for item in value]
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            names = [each.name for each in dataclasses.fields(value)]
+            shown = {name: jsonable(getattr(value, name)) for name in names}
+    return shown
+
+
+def local_time(text: str | None) -> str:
+    """A time of our dictionaries as `YYYY-MM-DD HH:MM:SS` here, or `-`."""
+    if not text:
+        return "-"
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(count: float) -> str:
+    """Bytes for people: `512 B`, `3.4 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:  # noqa: PLR2004 - the step between these units
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _speaks_unicode(stream: IO[str]) -> bool:
+    return (getattr(stream, "encoding", None) or "").lower().startswith("utf")
+
+
+def _write(stream: IO[str], text: str, *, flush: bool = True) -> None:
+    try:
+        stream.write(text)
+        if flush:
+            stream.flush()
+    except BrokenPipeError as error:
+        raise NobodyReads from error

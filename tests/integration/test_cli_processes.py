@@ -1,0 +1,282 @@
+"""`gigq` as a process of its own: start-up, signals, pipes, terminals, scripts in two terminals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gigq.queue import JobQueue
+from tests.support import eventually
+
+REPO = Path(__file__).parents[2]
+JOBS = "tests.integration.cli_jobs"
+GIGQ = [sys.executable, "-m", "gigq"]
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes of POSIX")
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch, in_tmp_path):
+    """Processes find the tests' functions, and work in an empty folder."""
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+
+
+def run(*args, code=0, **options):
+    ran = subprocess.run(
+        [*GIGQ, *map(str, args)], capture_output=True, text=True, timeout=60, check=False, **options
+    )
+    assert ran.returncode == code, f"{args}: {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
+    return ran
+
+
+def submit(function, *args):
+    return json.loads(run("--json", "submit", f"{JOBS}:{function}", *args).stdout)["id"]
+
+
+@contextmanager
+def started(*args):
+    """A process that is told to end afterwards, whatever happened."""
+    process = subprocess.Popen(
+        [*GIGQ, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+class TestStartUp:
+    def test_help_comes_at_once(self):
+        """Under 200 ms; the best of some, because machines that run tests are shared."""
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            run("--help")
+            times.append(time.perf_counter() - start)
+
+        assert min(times) < 0.2
+
+    def test_the_installed_command_is_the_same(self):
+        command = Path(sys.executable).with_name("gigq")
+
+        out = subprocess.run(
+            [command, "--version"], capture_output=True, text=True, check=True
+        ).stdout
+
+        assert out == run("--version").stdout
+        assert re.match(r"gigq \d", out)
+
+
+class TestTwoTerminals:
+    def test_a_script_submits_and_a_worker_elsewhere_runs_it(self, in_tmp_path):
+        """Functions of a plain script run in `gigq worker`, without running the script again."""
+        (in_tmp_path / "script.py").write_text(
+            "from gigq import Job, JobQueue\n"
+            "def double(n):\n    return 2 * n\n"
+            "queue = JobQueue('jobs.db')\n"
+            "print(queue.submit(Job('double', double, {'n': 21})))\n"
+        )
+        job_id = subprocess.run(
+            [sys.executable, "script.py"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+        run("--db", "jobs.db", "run")
+
+        assert json.loads(run("--db", "jobs.db", "result", job_id).stdout) == 42
+        assert json.loads(run("--db", "jobs.db", "stats", "--json").stdout)["total"] == 1
+
+    def test_modules_are_found_in_the_present_folder(self, in_tmp_path):
+        (in_tmp_path / "shop.py").write_text("def sell(what):\n    return f'sold {what}'\n")
+
+        job_id = json.loads(run("submit", "shop:sell", "-p", "what=tea", "--json").stdout)["id"]
+        run("worker", "--once")
+
+        assert json.loads(run("result", job_id).stdout) == "sold tea"
+
+    def test_the_environment_names_the_queue(self, monkeypatch):
+        monkeypatch.setenv("GIGQ_DB", "elsewhere.db")
+
+        submit("echo")
+
+        assert Path("elsewhere.db").exists()
+        assert not Path("gigq.db").exists()
+
+
+@posix
+class TestAWorker:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_finishes_its_job_at_the_first_signal(self, number):
+        job_id = submit("touch_and_wait", "-p", "started=started", "-p", "release=release")
+
+        with started("worker", "--worker-id", "w") as worker:
+            eventually(Path("started").exists)
+            worker.send_signal(number)
+            assert worker.poll() is None
+            Path("release").touch()
+            assert worker.wait(20) == 0
+
+        assert json.loads(run("result", job_id).stdout) == "released"
+
+    def test_stops_its_job_at_the_second(self):
+        job_id = submit("touch_and_wait", "-p", "started=started", "-p", "release=never")
+
+        with started("worker") as worker:
+            eventually(Path("started").exists)
+            worker.send_signal(signal.SIGTERM)
+            eventually(lambda: "stop" in worker.stderr.readline().lower())
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(20) == 143
+
+        status = json.loads(run("status", job_id, "--json").stdout)
+        assert (status["status"], status["attempts"]) == ("pending", 0)
+
+    def test_idle_ends_soon(self):
+        with started("worker", "--worker-id", "idle") as worker:
+            assert worker.stdout.readline() == "Starting worker idle...\n"
+            eventually(lambda: "idle" in run("workers").stdout)
+            start = time.monotonic()
+            worker.send_signal(signal.SIGINT)
+            assert worker.wait(20) == 0
+
+        assert time.monotonic() - start < 5
+
+    def test_does_not_wait_for_a_thread_that_a_job_left(self):
+        submit("leave_a_thread")
+
+        run("worker", "--once")
+
+    def test_a_worker_elsewhere_runs_what_a_killed_one_lost(self):
+        job_id = submit("touch_and_wait", "-p", "started=started", "-p", "release=release")
+        with started("worker", "--worker-id", "victim") as victim:
+            eventually(Path("started").exists)
+            victim.kill()
+            victim.wait()
+        Path("release").touch()
+
+        run("run", "--worker-id", "heir")
+
+        runs = json.loads(run("status", job_id, "--json").stdout)["executions"]
+        assert [(each["status"], each["worker_id"]) for each in runs] == [
+            ("lost", "victim"), ("completed", "heir"),
+        ]  # fmt: skip
+
+    def test_cancel_running_stops_it(self):
+        job_id = submit("touch_and_wait", "-p", "started=started", "-p", "release=never")
+        with started("worker"):
+            eventually(Path("started").exists)
+
+            assert run("cancel", job_id, code=4).stdout == ""
+            assert "cancelled" in run("cancel", job_id, "--running").stdout
+            run("wait", job_id, "--timeout", "20", code=1)
+
+        assert json.loads(run("status", job_id, "--json").stdout)["status"] == "cancelled"
+
+    def test_writes_its_log_as_json_when_told(self):
+        submit("fail", "--max-attempts", "1")
+
+        log = run("run", "--log-format", "json", "--verbose").stderr
+
+        assert all("message" in json.loads(line) for line in log.splitlines())
+        assert log
+
+    def test_watch_follows_a_job_to_its_end(self):
+        job_id = submit("touch_and_wait", "-p", "started=started", "-p", "release=release")
+        with started("status", job_id, "--watch") as watch, started("worker", "--until-empty"):
+            eventually(Path("started").exists)
+            Path("release").touch()
+            out = watch.communicate(timeout=20)[0]
+
+        assert watch.returncode == 0
+        assert "pending" in out
+        assert "Status: completed" in out
+
+
+@posix
+class TestPipes:
+    def test_a_reader_that_leaves_is_no_error(self):
+        with JobQueue("gigq.db") as queue:
+            from gigq.job import Job
+            from tests.integration.cli_jobs import echo
+
+            queue.submit_many(Job(f"job {n} {'x' * 500}", echo) for n in range(1_000))
+
+        for command in (["list", "--limit", "-1"], ["export"], ["list", "--json", "--limit", "-1"]):
+            with started(*command) as process:
+                process.stdout.read(10)
+                process.stdout.close()
+                process.stdout = None
+                _, err = process.communicate(timeout=30)
+
+            assert (process.returncode, err) == (141, "")
+
+    def test_ids_are_whole_and_nothing_is_coloured(self):
+        job_id = submit("echo", "--name", "n" * 300)
+
+        ran = run("list", env={**os.environ, "COLUMNS": "20"})
+
+        assert f" {job_id} " in ran.stdout
+        assert "n" * 300 in ran.stdout
+        assert "\x1b" not in ran.stdout
+
+    def test_an_encoding_without_our_characters_ends_nothing(self):
+        job_id = submit("echo", "--name", "naïve → ☃")
+
+        out = run("list", env={**os.environ, "PYTHONIOENCODING": "ascii"}).stdout
+
+        assert job_id in out
+        assert out.isascii()
+
+
+@posix
+class TestATerminal:
+    def screen(self, *args, **environment):
+        """What a command prints on a terminal."""
+        import pty
+
+        leader, follower = pty.openpty()
+        try:
+            process = subprocess.Popen(
+                [*GIGQ, *args], stdin=follower, stdout=follower, stderr=follower,
+                env={**os.environ, "TERM": "xterm", "COLUMNS": "100", **environment},
+            )  # fmt: skip
+            os.close(follower)
+            chunks = []
+            while True:
+                try:
+                    chunks.append(os.read(leader, 65_536))
+                except OSError:  # the other end is closed: that is the end here
+                    break
+                if not chunks[-1]:
+                    break
+            assert process.wait(60) == 0
+        finally:
+            os.close(leader)
+        return b"".join(chunks).decode()
+
+    def test_shows_colours_unless_told_not_to(self):
+        submit("echo")
+        run("run")
+
+        assert "\x1b[32m" in self.screen("list")
+        assert "\x1b[32m" not in self.screen("list", NO_COLOR="1")
+
+    def test_a_hostile_name_stays_text(self):
+        from gigq.job import Job
+        from tests.integration.cli_jobs import echo
+
+        with JobQueue("gigq.db") as queue:
+            job_id = queue.submit(Job("[red]evil\x1b]0;title\x07", echo))
+
+        for command in (["list"], ["status", job_id], ["why", job_id]):
+            screen = self.screen(*command)
+            assert "\x1b]0" not in screen
+            assert "[red]evil" in screen
