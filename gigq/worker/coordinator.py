@@ -247,6 +247,8 @@ class Coordinator:
                     claimed = self._turn(now, goal) or claimed
                     if self._outcomes or not self._inbox.empty():
                         continue
+                elif self._waiting:
+                    self._start_waiting()
             if self._is_done(goal):
                 return claimed
             self._wait()
@@ -340,16 +342,17 @@ class Coordinator:
             self._hand_back_late(now)
 
     def _hand_back_late(self, now: int) -> None:
-        ahead = self._ahead
-        while ahead and (
-            self._held.get(ahead[0].claim.run.job_id) is not ahead[0] or not ahead[0].ahead
-        ):
-            ahead.popleft()
-        if ahead and now >= ahead[0].claimed_us + PATIENCE_US:
-            late = [held for held in ahead if now >= held.claimed_us + PATIENCE_US]
-            self._hand_back(late)
-            for held in late:  # whatever was not taken back has started
-                ahead.remove(held)
+        """Give up claims ahead that have lain for too long; the others of that age have started."""
+        late: list[Held] = []
+        while self._ahead and self._is_settled_or_late(self._ahead[0], now):
+            late.append(self._ahead.popleft())
+        self._hand_back([held for held in late if self._owns(held) and held.ahead])
+
+    def _is_settled_or_late(self, held: Held, now: int) -> bool:
+        return now >= held.claimed_us + PATIENCE_US or not self._owns(held) or not held.ahead
+
+    def _owns(self, held: Held) -> bool:
+        return self._held.get(held.claim.run.job_id) is held
 
     def _hand_back(self, all_held: Sequence[Held]) -> None:
         """Give up those that have not started."""
@@ -659,13 +662,13 @@ class Coordinator:
 
         Payloads that claims do not carry are fetched in one bounded piece at a time.
         """
-        some = [] if self._keeper.over() else self._startable()
-        if not some:
-            return
-        calls = self._calls_of(some)
-        while self._waiting and self._waiting[0].call is not None:
-            self._waiting.popleft()
-        self._start(calls)
+        while not self._keeper.over() and (some := self._startable()):
+            calls = self._calls_of(some)
+            while self._waiting and self._waiting[0].call is not None:
+                self._waiting.popleft()
+            self._start(calls)
+            if len(calls) == len(some) or not calls:
+                return
 
     def _startable(self) -> list[Held]:
         """The first of those that wait: as many as slots are free, and for the worker's own executor

@@ -136,11 +136,9 @@ class TestRetryDelay:
     def test_is_spread_both_ways(self):
         policy = RetryPolicy(delay_us=1_000, jitter=0.5)
 
-        assert [retry_delay_us(policy, 1, lambda: u) for u in (0.0, 0.5, 1.0)] == [
-            500,
-            1_000,
-            1_500,
-        ]
+        assert retry_delay_us(policy, 1, lambda: 0.0) == 500
+        assert retry_delay_us(policy, 1, lambda: 0.5) == 1_000
+        assert retry_delay_us(policy, 1, lambda: 1.0) == 1_500
 
     @given(
         attempt=st.integers(1, 1_000),

@@ -1,0 +1,794 @@
+"""The worker's loop over a storage in memory and an executor that the test moves by hand."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from gigq import plugins
+from gigq.contracts.executor import Ending, Executor, Report, StopReason
+from gigq.contracts.serializer import Payload
+from gigq.contracts.storage import (
+    ErrorInfo,
+    ExecutionStatus,
+    JobOptions,
+    JobStatus,
+    NewJob,
+    RetryPolicy,
+    Started,
+    Want,
+    WorkerInfo,
+)
+from gigq.errors import SessionLost, StorageFull, StorageReplaced, StorageUnavailable
+from gigq.worker.coordinator import Coordinator, Goal, Hooks, Wish
+from gigq.worker.crew import Crew
+from tests.support import eventually
+
+NULL = Payload("json", b"null")
+ERROR = ErrorInfo("ValueError", "no")
+
+
+class HandExecutor(Executor):
+    """Begins calls as slots are free; each ends when the test, or a stop, says so."""
+
+    name = "hand"
+
+    def __init__(self):
+        self.calls = []  # all that were ever submitted
+        self.waiting, self.begun = [], {}
+        self.stops = []
+        self.stubborn = False  # stops change nothing
+        self.at_once = False  # calls return when they begin
+        self.lock = threading.RLock()
+
+    def start(self, slots, run, report):
+        self.slots, self.report = slots, report
+
+    def submit(self, calls):
+        with self.lock:
+            self.calls += calls
+            self.waiting += calls
+            self._begin()
+
+    def _begin(self):
+        while self.waiting and len(self.begun) < self.slots:
+            call = self.waiting.pop(0)
+            slot = min(set(range(self.slots)) - {slot for _, slot in self.begun.values()})
+            self.begun[call.run.job_id] = (call, slot)
+            if self.at_once:
+                self.end(call.run.job_id)
+
+    def end(self, job_id, ending=Ending.COMPLETED, **facts):
+        with self.lock:
+            call, slot = self.begun.pop(job_id)
+            facts = {"result": NULL, "duration_us": 10, **facts}
+            self.report(Report(call.run, ending, **facts), slot)
+            self._begin()
+
+    def time_out(self, job_id):
+        """Past its timeout, and goes on."""
+        with self.lock:
+            call, slot = self.begun[job_id]
+            self.report(Report(call.run, Ending.TIMED_OUT, error=ERROR, ended=False), slot)
+
+    def running(self):
+        with self.lock:
+            return [Started(call.run, slot) for call, slot in self.begun.values()]
+
+    def withdraw(self, runs):
+        with self.lock:
+            taken = [call for call in self.waiting if call.run in runs]
+            self.waiting = [call for call in self.waiting if call not in taken]
+            return [call.run for call in taken]
+
+    def stop(self, run, reason):
+        with self.lock:
+            call, _ = self.begun.get(run.job_id, (None, 0))
+            if call is not None and call.run == run:
+                self.stops.append((run.job_id, reason))
+                if not self.stubborn:
+                    self.end(run.job_id, Ending.STOPPED)
+
+    def close(self, grace):
+        return []
+
+
+class Setting:
+    """A storage in memory, a hand-moved executor, and a coordinator that runs in a thread."""
+
+    def __init__(self, slots=1, lease=30.0, polling=5.0, grace=None, hooks=None):
+        self.storage = plugins.storage("memory://")
+        self.storage.initialize()
+        self.storage.open()
+        self.executor = HandExecutor()
+        self.info = WorkerInfo("w", round(lease * 1e6), slots, executor="hand")
+        self.coordinator = Coordinator(
+            self.storage,
+            self.info,
+            lambda report: Crew(self.executor, slots, lambda _: None, report),
+            polling_us=round(polling * 1e6),
+            grace_us=None if grace is None else round(grace * 1e6),
+            hooks=hooks or Hooks(),
+            uniform=lambda: 0.5,
+        )
+
+    def add(self, *job_ids, **fields):
+        fields.setdefault("params", Payload("json", b"{}"))
+        self.storage.add([NewJob(job_id, job_id, "m:f", **fields) for job_id in job_ids])
+
+    def status(self, job_id):
+        return self.storage.get([job_id])[0].status
+
+    def runs(self, job_id):
+        return [each.status.value for each in self.storage.history(job_id)]
+
+    def has_begun(self, job_id):
+        return job_id in self.executor.begun
+
+    @contextmanager
+    def working(self, goal=Goal.NEVER):
+        self.error = None
+
+        def work():
+            try:
+                self.coordinator.work(goal)
+            except Exception as error:
+                self.error = error
+
+        self.thread = threading.Thread(target=work)
+        self.thread.start()
+        try:
+            yield
+        finally:
+            self.executor.stubborn = False
+            self.tell(Wish.FINISH)
+            self.tell(Wish.HALT)
+            self.thread.join(10)
+            assert not self.thread.is_alive()
+            self.coordinator.leave()
+            self.coordinator.close()
+            self.storage.close()
+
+    def tell(self, wish):
+        self.coordinator.wish(wish)
+        self.coordinator.nudge()
+
+    def returns(self):
+        self.thread.join(10)
+        return not self.thread.is_alive()
+
+    def answers(self, method, *scripted):
+        """Let the next calls of a storage's method do what is scripted, and then as before."""
+        real, script = getattr(self.storage, method), list(scripted)
+
+        def answer(*args, **kwargs):
+            if not script:
+                return real(*args, **kwargs)
+            return script.pop(0)(lambda: real(*args, **kwargs))
+
+        setattr(self.storage, method, answer)
+
+
+@pytest.fixture
+def heard(caplog, monkeypatch):
+    """What the worker logs."""
+    monkeypatch.setattr(logging.getLogger("gigq"), "propagate", True)
+    caplog.set_level(logging.INFO, "gigq")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+def lost_answer(call):
+    """It happened, and nobody was told."""
+    call()
+    raise StorageUnavailable("the answer was lost")
+
+
+def no_answer(call):
+    """Nothing happened."""
+    raise StorageUnavailable("nobody is there")
+
+
+class TestTheLoop:
+    def test_runs_a_job_and_records_its_result(self):
+        setting = Setting()
+        setting.add("a")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            assert setting.status("a") is JobStatus.RUNNING
+            setting.executor.end("a")
+
+            eventually(lambda: setting.status("a") is JobStatus.COMPLETED)
+        assert setting.executor.calls[0].function == "m:f"
+
+    def test_runs_as_many_as_it_has_slots(self):
+        """P7, and slots are told apart in the history."""
+        setting = Setting(slots=2)
+        setting.add("a", "b", "c")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("b"))
+            assert setting.status("c") is JobStatus.PENDING, "nothing is known of durations yet"
+            setting.executor.end("a", duration_us=3_600_000_000)
+            eventually(lambda: setting.has_begun("c"))
+            workers = {each: setting.storage.history(each)[0].worker for each in "abc"}
+
+        assert workers == {"a": "w-0", "b": "w-1", "c": "w-0"}
+
+    def test_looks_for_work_when_a_job_is_added(self):
+        setting = Setting(polling=3_600)
+
+        with setting.working():
+            eventually(setting.storage.sessions)
+            setting.add("late")
+            eventually(lambda: setting.has_begun("late"))
+
+    def test_wakes_for_a_scheduled_job(self):
+        setting = Setting(polling=3_600)
+        setting.add("later", delay_us=50_000)
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("later"))
+
+    def test_does_nothing_while_nothing_happens(self):
+        """An idle worker is one write per polling interval, not one per wake-up."""
+        setting = Setting(polling=3_600)
+        turns = []
+        real = setting.storage.turn
+        setting.storage.turn = lambda *args: turns.append(1) or real(*args)
+
+        with setting.working():
+            eventually(lambda: turns)
+            time.sleep(0.3)  # the absence of something has no event to wait for
+            assert len(turns) == 1
+
+    def test_tells_observers(self):
+        heard = []
+
+        def hook(name):
+            return lambda **facts: heard.append((name, facts))
+
+        names = ("started", "finished", "lost", "joined", "left")
+        setting = Setting(hooks=Hooks(**{name: hook(name) for name in names}))
+        setting.add("a")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.executor.end("a")
+            eventually(lambda: setting.status("a") is JobStatus.COMPLETED)
+
+        assert [name for name, _ in heard] == ["joined", "started", "finished", "left"]
+        assert heard[1][1]["worker_id"] == "w"
+        assert heard[2][1]["call"].run.job_id == "a"
+        assert heard[2][1]["outcome"].result == NULL
+
+
+class TestFailures:
+    def test_are_retried_after_the_delay_of_the_job(self):
+        setting = Setting()
+        options = JobOptions(retry=RetryPolicy(delay_us=50_000)).to_json()
+        setting.add("a", options=options, max_attempts=2)
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.executor.end("a", Ending.RAISED, error=ERROR)
+            eventually(lambda: setting.status("a") is JobStatus.PENDING)
+            eventually(lambda: setting.has_begun("a"))
+            setting.executor.end("a", Ending.RAISED, error=ERROR)
+            eventually(lambda: setting.status("a") is JobStatus.FAILED)
+            assert setting.runs("a") == ["failed", "failed"]
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ('{"executor": "dusk"}', "dusk"),
+            ("{{{", "JSONDecodeError"),
+            ('{"timeout_us": "soon"}', "options"),
+        ],
+    )
+    def test_to_start_fail_that_job_alone(self, options, said):
+        """A row that cannot be read, or an executor that is not there, stops nobody else."""
+        setting = Setting()
+        setting.add("bad", options=options)
+        setting.add("good")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("good"))
+            record = setting.storage.get(["bad"])[0]
+
+            assert record.status is JobStatus.FAILED
+            assert said in f"{record.error.type}: {record.error.message}"
+
+    def test_are_told_in_the_log(self, heard):
+        setting = Setting()
+        setting.add("a", max_attempts=1)
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.executor.end("a", Ending.RAISED, error=ErrorInfo("E", "one\n\x1b[2Jtwo"))
+            eventually(lambda: setting.status("a") is JobStatus.FAILED)
+
+        [line] = [line for line in heard() if "attempt 1 of 1" in line]
+        assert "\n" not in line
+        assert "\x1b" not in line
+
+
+class TestClaimsAhead:
+    def warmed_up(self, slots=1):
+        """A worker that knows its jobs to be short, with one that blocks a slot and more behind."""
+        setting = Setting(slots=slots)
+        setting.executor.at_once = True
+        setting.add(*(f"warm{number}" for number in range(4)))
+        return setting
+
+    def test_come_when_jobs_are_short(self):
+        setting = self.warmed_up()
+        with setting.working():
+            eventually(lambda: setting.status("warm3") is JobStatus.COMPLETED)
+            setting.executor.at_once = False
+            setting.add("x", "y", "z")
+
+            eventually(lambda: len(setting.executor.waiting) == 2)
+
+    def test_are_handed_back_when_they_do_not_start(self):
+        """Behind a call that takes long nothing is kept from other workers."""
+        setting = self.warmed_up()
+        with setting.working():
+            eventually(lambda: setting.status("warm3") is JobStatus.COMPLETED)
+            setting.executor.at_once = False
+            setting.add("x", "y", "z")
+            eventually(lambda: setting.has_begun("x"))
+
+            eventually(lambda: setting.status("z") is JobStatus.PENDING, timeout=1)
+            record = setting.storage.get(["z"])[0]
+
+            assert record.attempts == 0
+            assert setting.status("x") is JobStatus.RUNNING
+
+    def test_report_their_start(self):
+        """Lost after that, they cost an attempt."""
+        setting = self.warmed_up()
+        told = []
+        real = setting.storage.turn
+
+        def turn(session, outcomes, started, *rest):
+            told.extend(each.run.job_id for each in started)
+            return real(session, outcomes, started, *rest)
+
+        setting.storage.turn = turn
+        with setting.working():
+            eventually(lambda: setting.status("warm3") is JobStatus.COMPLETED)
+            setting.executor.at_once = False
+            setting.add("x", "y")
+            eventually(lambda: setting.executor.waiting)
+            setting.executor.end("x", duration_us=3_600_000_000)
+            eventually(lambda: setting.has_begun("y"))
+
+            eventually(lambda: "y" in told)
+            assert told.count("y") == 1
+            assert "x" not in told, "a claim for a free slot counts as started with the claim"
+
+
+class TestAnAnswerThatWasLost:
+    """The turn is repeated with everything that may have happened: once is once (P4)."""
+
+    def test_of_a_claim_loses_no_job(self):
+        setting = Setting()
+        setting.add("a")
+        setting.answers("turn", lost_answer)
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.executor.end("a")
+            eventually(lambda: setting.status("a") is JobStatus.COMPLETED)
+
+            assert setting.runs("a") == ["completed"]
+            assert setting.storage.get(["a"])[0].attempts == 1
+
+    @pytest.mark.parametrize("failure", [lost_answer, no_answer])
+    def test_of_an_outcome_records_it_once(self, failure, heard):
+        setting = Setting()
+        setting.add("a")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.answers("turn", failure, failure, failure)
+            setting.executor.end("a")
+            eventually(lambda: setting.status("a") is JobStatus.COMPLETED)
+            eventually(lambda: any("answers again" in line for line in heard()))
+
+            assert setting.runs("a") == ["completed"]
+        assert sum("does not answer" in line for line in heard()) == 1, "one line, not one per try"
+        assert sum("answers again" in line for line in heard()) == 1
+        assert not any("no longer this worker's" in line for line in heard())
+
+
+class TestALostSession:
+    def test_stops_its_runs_and_joins_anew(self, heard):
+        """P4: what the old session's runs say is recorded nowhere."""
+        setting = Setting()
+        setting.add("a")
+
+        def lose(call):
+            raise SessionLost("declared dead")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            first = setting.storage.sessions()[0].session.id
+            setting.answers("turn", lose)
+
+            eventually(lambda: len(setting.storage.sessions()) == 2)
+
+            assert setting.executor.stops == [("a", StopReason.LOST)]
+            assert setting.storage.sessions()[1].session.id != first
+            assert setting.status("a") is JobStatus.RUNNING, "the old session's, for others to free"
+        assert any("lost its session" in line for line in heard())
+
+    def test_holds_its_slot_until_its_run_has_ended(self):
+        setting = Setting()
+        setting.executor.stubborn = True
+        setting.add("a")
+
+        def lose(call):
+            raise SessionLost("declared dead")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.answers("turn", lose)
+            setting.add("b")
+            eventually(lambda: len(setting.storage.sessions()) == 2)
+            eventually(lambda: setting.executor.stops)
+            assert setting.status("b") is JobStatus.PENDING
+
+            setting.executor.end("a")
+            eventually(lambda: setting.has_begun("b"))
+
+
+class TestTheKeeper:
+    def test_stops_the_runs_when_the_lease_runs_out(self, heard):
+        """P5: before two leases could overlap, while the storage does not answer at all."""
+        setting = Setting(lease=1.0)
+        setting.add("a")
+        release = threading.Event()
+
+        def hang(call):
+            release.wait(10)
+            return call()
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.answers("turn", hang)
+            began = time.monotonic()
+
+            eventually(lambda: setting.executor.stops)
+            stopped_after = time.monotonic() - began
+            release.set()
+
+            assert setting.executor.stops == [("a", StopReason.LOST)]
+            assert stopped_after < 0.9
+            eventually(lambda: setting.runs("a")[:1] == ["stopped"])
+        assert any("renew its lease" in line for line in heard())
+
+    def test_leaves_them_alone_when_the_disk_is_full(self):
+        """Nobody of this host could write either: the outcome is kept until there is room."""
+        setting = Setting(lease=1.0)
+        setting.add("a")
+        room = threading.Event()
+        real = setting.storage.turn
+
+        def turn(*args):
+            if not room.is_set():
+                raise StorageFull("no room left")
+            return real(*args)
+
+        room.set()
+        with setting.working():
+            setting.storage.turn = turn
+            eventually(lambda: setting.has_begun("a"))
+            room.clear()
+            time.sleep(1.5)  # longer than the lease: that nothing happens has no event
+            assert setting.executor.stops == []
+            setting.executor.end("a")
+            room.set()
+
+            eventually(lambda: setting.status("a") is JobStatus.COMPLETED)
+
+
+class TestAWishToStopARun:
+    def test_reaches_it(self):
+        setting = Setting()
+        setting.add("a")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.storage.cancel(["a"], running=True)
+
+            eventually(lambda: setting.status("a") is JobStatus.CANCELLED)
+        assert setting.executor.stops == [("a", StopReason.CANCEL)]
+
+    def test_is_passed_on_once(self):
+        setting = Setting(polling=0.02)
+        setting.executor.stubborn = True
+        setting.add("a")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.storage.cancel(["a"], running=True)
+            eventually(lambda: setting.executor.stops)
+            beat = setting.storage.sessions()[0].beat
+            eventually(lambda: setting.storage.sessions()[0].beat > beat + 2)
+
+            assert len(setting.executor.stops) == 1
+
+
+class TestARunThatDoesNotStop:
+    def test_frees_its_slot_and_keeps_its_job(self):
+        """The timeout is recorded at the deadline; the job is out of reach until the run ended."""
+        setting = Setting()
+        setting.add("a")
+        setting.add("b")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.executor.slots = 2  # a fresh thread took the slot
+            setting.executor.time_out("a")
+            eventually(lambda: setting.has_begun("b"))
+
+            record = setting.storage.get(["a"])[0]
+            assert record.status is JobStatus.PENDING
+            assert record.stopping
+
+            setting.executor.end("a")
+            eventually(lambda: not setting.storage.get(["a"])[0].stopping)
+            assert setting.runs("a")[0] == "timeout"
+
+    def test_may_end_before_its_timeout_was_recorded(self):
+        """A turn takes one outcome of each run: the second waits for the next."""
+        setting = Setting()
+        setting.add("a", max_attempts=1)
+        sent = []
+        real = setting.storage.turn
+        gate = threading.Event()
+        gate.set()
+
+        def turn(session, outcomes, *rest):
+            gate.wait(10)
+            sent.append([type(each).__name__ for each in outcomes])
+            return real(session, outcomes, *rest)
+
+        setting.storage.turn = turn
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            gate.clear()
+            setting.executor.time_out("a")
+            setting.executor.end("a")
+            gate.set()
+
+            eventually(lambda: ["Ended"] in sent)
+            record = setting.storage.get(["a"])[0]
+            assert (record.status, record.stopping) == (JobStatus.TIMEOUT, False)
+        assert not any(len(outcomes) > 1 for outcomes in sent)
+
+    def test_waits_until_the_session_may_end(self):
+        setting = Setting()
+        setting.executor.stubborn = True
+        setting.add("a", max_attempts=1)
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.executor.time_out("a")
+            eventually(lambda: setting.status("a") is JobStatus.TIMEOUT)
+            setting.tell(Wish.FINISH)
+
+            assert setting.returns(), "what will not stop is not waited for"
+            assert setting.coordinator.unstoppable() == ["a"]
+
+            lingering = threading.Thread(target=setting.coordinator.linger)
+            lingering.start()
+            beat = setting.storage.sessions()[0].beat
+            setting.executor.end("a")
+            lingering.join(10)
+            assert not lingering.is_alive()
+            assert setting.storage.sessions() == []
+            assert beat > 0
+
+
+class TestAWishToFinish:
+    def test_lets_runs_end_and_hands_back_the_rest(self):
+        """P9."""
+        setting = Setting()
+        setting.executor.at_once = True
+        setting.add("warm")
+        with setting.working():
+            eventually(lambda: setting.status("warm") is JobStatus.COMPLETED)
+            setting.executor.at_once = False
+            setting.add("x", "y")
+            eventually(lambda: setting.executor.waiting)
+
+            setting.tell(Wish.FINISH)
+
+            eventually(lambda: setting.status("y") is JobStatus.PENDING)
+            assert setting.runs("y") == []
+            assert setting.status("x") is JobStatus.RUNNING
+            setting.executor.end("x")
+            assert setting.returns()
+            assert setting.status("x") is JobStatus.COMPLETED
+
+    def test_becomes_a_halt_when_grace_is_over(self):
+        setting = Setting(grace=0.05)
+        setting.add("a")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.tell(Wish.FINISH)
+
+            assert setting.returns()
+            assert setting.coordinator.halted
+            assert setting.executor.stops == [("a", StopReason.SHUTDOWN)]
+            assert setting.status("a") is JobStatus.PENDING
+            assert setting.runs("a") == [ExecutionStatus.STOPPED]
+            assert setting.storage.get(["a"])[0].attempts == 0
+
+    def test_is_soon_obeyed_when_idle(self):
+        setting = Setting(polling=3_600)
+        with setting.working():
+            eventually(setting.storage.sessions)
+            began = time.monotonic()
+            setting.tell(Wish.FINISH)
+
+            assert setting.returns()
+            assert time.monotonic() - began < 0.2
+
+
+class TestLargePayloads:
+    def test_are_fetched_before_the_start(self):
+        setting = Setting()
+        large = Payload("json", b'"' + b"x" * 100_000 + b'"')
+        setting.add("a", params=large)
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            assert setting.executor.calls[0].params == large
+
+    def test_come_in_pieces_and_in_order(self):
+        setting = Setting(slots=3)
+        setting.add("a", "b", "c", params=Payload("json", b"x" * 100_000))
+        real = setting.storage.payloads
+        setting.storage.payloads = lambda session, runs: real(session, runs)[:1]
+
+        with setting.working():
+            eventually(lambda: len(setting.executor.calls) == 3)
+            assert [call.run.job_id for call in setting.executor.calls] == ["a", "b", "c"]
+
+    def test_of_runs_that_are_no_longer_ours_hold_up_nobody(self):
+        setting = Setting(slots=2)
+        setting.add("a", "b", params=Payload("json", b"x" * 100_000))
+        real = setting.storage.payloads
+
+        def without_a(session, runs):
+            return [piece for piece in real(session, runs) if piece.run.job_id != "a"]
+
+        setting.storage.payloads = without_a
+        with setting.working():
+            eventually(lambda: setting.has_begun("b"))
+            assert not setting.has_begun("a")
+
+    def test_that_cannot_be_fetched_now_are_asked_for_again(self):
+        setting = Setting()
+        setting.add("a", params=Payload("json", b"x" * 100_000))
+        setting.answers("payloads", no_answer)
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+
+    def test_of_parents_come_with_them(self):
+        setting = Setting()
+        setting.add("parent")
+        setting.add("child", dependencies=("parent",), wants_parents=True)
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("parent"))
+            setting.executor.end("parent")
+            eventually(lambda: setting.has_begun("child"))
+
+            assert setting.executor.calls[1].parents == (("parent", NULL),)
+
+
+class TestRunningUntilEmpty:
+    def test_waits_for_what_comes_by_waiting(self):
+        setting = Setting()
+        setting.executor.at_once = True
+        setting.add("soon", delay_us=80_000)
+        setting.add("child", dependencies=("soon",))
+
+        with setting.working(Goal.EMPTY):
+            assert setting.returns()
+            assert setting.status("child") is JobStatus.COMPLETED
+
+    def test_does_not_wait_for_what_never_comes(self):
+        setting = Setting()
+        setting.executor.at_once = True
+        setting.add("paused", queue="shut")
+        setting.storage.pause("shut")
+        setting.add("behind", dependencies=("paused",))
+        setting.add("now")
+
+        with setting.working(Goal.EMPTY):
+            assert setting.returns()
+            assert setting.status("now") is JobStatus.COMPLETED
+            assert setting.status("behind") is JobStatus.PENDING
+
+    def test_waits_for_jobs_that_others_run(self):
+        """Their end may release more, or bring them back."""
+        setting = Setting()
+        setting.executor.at_once = True
+        setting.add("theirs")
+        other = setting.storage.join(WorkerInfo("other", 30_000_000))
+        [claim] = setting.storage.turn(other, want=Want((0,))).claims
+        setting.add("child", dependencies=("theirs",))
+
+        with setting.working(Goal.EMPTY):
+            eventually(lambda: len(setting.storage.sessions()) == 2)
+            assert setting.thread.is_alive()
+            setting.storage.leave(other)  # hands it back
+
+            assert setting.returns()
+            assert claim.run.job_id == "theirs"
+            assert setting.status("child") is JobStatus.COMPLETED
+
+
+class TestRunningOne:
+    def test_is_false_at_once_when_there_is_nothing(self):
+        setting = Setting()
+        with setting.working(Goal.ONE):
+            assert setting.returns()
+
+    def test_runs_one_alone(self):
+        setting = Setting(slots=4)
+        setting.executor.at_once = True
+        setting.add("a", "b")
+
+        with setting.working(Goal.ONE):
+            assert setting.returns()
+            assert setting.status("a") is JobStatus.COMPLETED
+            assert setting.status("b") is JobStatus.PENDING
+
+    def test_raises_when_the_storage_does_not_answer(self):
+        setting = Setting()
+        setting.answers("turn", no_answer)
+        with setting.working(Goal.ONE):
+            assert setting.returns()
+        assert isinstance(setting.error, StorageUnavailable)
+
+
+class TestAStorageThatIsNoLongerWhatItWas:
+    def test_ends_the_worker_with_the_error(self):
+        setting = Setting()
+        setting.add("a")
+
+        def replaced(call):
+            raise StorageReplaced("the file is another one")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.answers("turn", replaced)
+
+            assert setting.returns()
+            assert isinstance(setting.error, StorageReplaced)
+            setting.coordinator.abort()
+            assert setting.executor.stops == [("a", StopReason.SHUTDOWN)]
+
+
+class TestTooManyStuckRuns:
+    def test_end_the_claiming(self, heard):
+        setting = Setting()
+        setting.executor.stuck = lambda: 16
+        setting.add("a")
+
+        with setting.working():
+            eventually(lambda: any("claims no more" in line for line in heard()))
+            assert setting.status("a") is JobStatus.PENDING
