@@ -1,0 +1,449 @@
+"""Claims in SQLite: which jobs a session gets, in which order, at what cost.
+
+Called by `SqliteStorage.turn` alone. Relies on the partial index `job_ready` (schema.py), which holds
+only jobs that are due and unblocked: a claim's cost follows what is wanted, not the size of the table.
+"""
+
+# ruff: noqa: S608 - statements are put together from this package's own constants; values are bound
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from gigq.contracts.serializer import Payload
+from gigq.contracts.storage import (
+    INLINE_BYTES,
+    TURN_BYTES,
+    Claim,
+    ErrorInfo,
+    JobStatus,
+    Run,
+    RunNumber,
+    Session,
+    Want,
+)
+from gigq.storages.sqlite.branches import BadEnd, spread
+from gigq.storages.sqlite.connection import bindable
+from gigq.storages.sqlite.outcomes import RunRow, apply, end_stopping, give_back
+from gigq.storages.sqlite.schema import pending_state
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from gigq.storages.sqlite.connection import Tx
+
+#: How many jobs whose time has come one statement moves.
+_BATCH = 1_000
+#: So many payloads travel with their claims whatever their sizes are; more are weighed first.
+_UNWEIGHED = TURN_BYTES // INLINE_BYTES
+_DETAILS = (
+    "job.seq, job.id, job.run, job.name, job.queue, job.function, job.serializer, job.options, "
+    "job.attempts, job.max_attempts, job.wants_parents AND job.dependencies IS NOT NULL, job.lost, "
+    f"job.priority, iif(length(job.params) <= {INLINE_BYTES}, hex(job.params), NULL)"
+)
+#: Names of the queues that have something ready, by jumping from one to the next in the index:
+#: SELECT DISTINCT would read all of it.
+_READY_QUEUES = """
+    WITH RECURSIVE ready(name) AS (
+        SELECT min(queue) FROM job INDEXED BY job_ready WHERE state = 0
+        UNION ALL
+        SELECT (SELECT min(queue) FROM job INDEXED BY job_ready WHERE state = 0 AND queue > ready.name)
+        FROM ready WHERE ready.name IS NOT NULL
+    ) SELECT name FROM ready WHERE name IS NOT NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a turn learns while it renews the session.
+
+    Attributes:
+        pulse: How often something had become claimable or ended before this step.
+        due_mono, due_wall: When the next delay, and the next date, is over; None for none.
+        expires_mono, expires_wall: When the next job expires.
+        stops: Runs of the session that somebody wishes to cancel.
+        paused: Whether any queue is.
+    """
+
+    pulse: int
+    due_mono: int | None
+    due_wall: int | None
+    expires_mono: int | None
+    expires_wall: int | None
+    stops: tuple[Run, ...]
+    paused: bool
+
+
+_RENEW = """
+UPDATE session SET beat = beat + 1, seen = :wall WHERE key = :session RETURNING
+    (SELECT n FROM counts WHERE queue = '' AND status = -1),
+    (SELECT min(due_mono) FROM job INDEXED BY job_delayed WHERE state = 2),
+    (SELECT min(run_at) FROM job INDEXED BY job_scheduled WHERE state = 1),
+    (SELECT min(expires_mono) FROM job INDEXED BY job_expires_mono
+        WHERE expires_mono IS NOT NULL AND state < 6 AND started IS NULL),
+    (SELECT min(expires) FROM job INDEXED BY job_expires
+        WHERE expires IS NOT NULL AND state < 6 AND started IS NULL),
+    (SELECT json_group_array(json_array(id, run, seq)) FROM job INDEXED BY job_wish
+        WHERE wish = 1 AND session = :session AND owned = 1),
+    EXISTS (SELECT 1 FROM paused)
+"""
+
+
+def renew(tx: Tx, session: Session) -> Moment:
+    """Prove that the session lives, and look at everything else that a turn must know."""
+    row = tx.one(_RENEW, {"wall": tx.wall, "session": session.key})
+    stops = tuple(Run(job_id, RunNumber(run), seq) for job_id, run, seq in json.loads(row[5]))
+    pulse, due_mono, due_wall, expires_mono, expires_wall = row[:5]
+    return Moment(pulse, due_mono, due_wall, expires_mono, expires_wall, stops, bool(row[6]))
+
+
+# --- time passes ----------------------------------------------------------------------------------
+
+
+def let_time_pass(tx: Tx, moment: Moment) -> int | None:
+    """Jobs past their `expires` are cancelled, and those whose time has come become ready.
+
+    Returns:
+        In how many microseconds the next job becomes claimable; None when none is scheduled.
+    """
+    if _is_over(moment.expires_mono, tx.mono) or _is_over(moment.expires_wall, tx.wall):
+        _expire(tx)
+    if _is_over(moment.due_mono, tx.mono) or _is_over(moment.due_wall, tx.wall):
+        _promote(tx)
+        mono, wall = tx.one(
+            "SELECT (SELECT min(due_mono) FROM job INDEXED BY job_delayed WHERE state = 2), "
+            "(SELECT min(run_at) FROM job INDEXED BY job_scheduled WHERE state = 1)"
+        )
+    else:
+        mono, wall = moment.due_mono, moment.due_wall
+    waits = [mono - tx.mono] if mono is not None else []
+    waits += [wall - tx.wall] if wall is not None else []
+    return max(0, min(waits)) if waits else None
+
+
+def _is_over(moment: int | None, now: int) -> bool:
+    return moment is not None and moment <= now
+
+
+def _promote(tx: Tx) -> None:
+    """Scheduled or delayed → ready; a delay that is over may leave a date to wait for."""
+    for index, column, state, now in (
+        ("job_delayed", "due_mono", 2, tx.mono),
+        ("job_scheduled", "run_at", 1, tx.wall),
+    ):
+        while True:
+            moved = tx.run(
+                f"""
+                UPDATE job SET state = {pending_state()} WHERE seq IN (
+                    SELECT seq FROM job INDEXED BY {index}
+                    WHERE state = {state} AND {column} <= :now ORDER BY {column} LIMIT {_BATCH}
+                )
+                """,
+                {**tx.now, "now": now},
+            ).rowcount
+            tx.pulses = tx.pulses or moved > 0
+            if moved < _BATCH:
+                break
+
+
+def _expire(tx: Tx) -> None:
+    error = ErrorInfo("expired", "The job expired: it was not started by its `expires`.").to_json()
+    for index, column, now in (
+        ("job_expires_mono", "expires_mono", tx.mono),
+        ("job_expires", "expires", tx.wall),
+    ):
+        while True:
+            found = tx.value(
+                f"""
+                SELECT json_group_array(json_array(seq, id, name, queue)) FROM (
+                    SELECT seq, id, name, queue FROM job INDEXED BY {index}
+                    WHERE {column} IS NOT NULL AND state < 6 AND started IS NULL AND {column} <= ?
+                    ORDER BY {column} LIMIT {_BATCH}
+                )
+                """,
+                [now],
+            )
+            rows = json.loads(found)
+            if not rows:
+                break
+            end_pending(tx, rows, "expired", error)
+
+
+def end_pending(
+    tx: Tx, rows: Sequence[tuple[int, str, str, str]], by: str, error: str, *, keep: bool = False
+) -> None:
+    """Cancel pending jobs (number, id, name, queue), and tell their branches.
+
+    Args:
+        by: "user" or "expired".
+        error: For those that have none, where `keep` says so; else for all.
+    """
+    tx.run(
+        f"""
+        UPDATE job SET state = 10, completed = :wall, updated = :wall, blockers = 0, bad = 0,
+            cancelled_by = :by, error = {"coalesce(error, :error)" if keep else ":error"}
+        WHERE seq IN (SELECT value FROM json_each(:seqs))
+        """,
+        {"wall": tx.wall, "by": by, "error": error, "seqs": json.dumps([row[0] for row in rows])},
+    )
+    for _, _, _, queue in rows:
+        tx.move(queue, JobStatus.PENDING, JobStatus.CANCELLED)
+    spread(tx, [BadEnd(seq, job_id, name, JobStatus.CANCELLED) for seq, job_id, name, _ in rows])
+    tx.pulses = True
+
+
+# --- claiming -------------------------------------------------------------------------------------
+
+
+def claim(tx: Tx, session: Session, want: Want, *, paused: bool) -> list[Claim]:
+    """The next jobs for the session, highest priority first, then oldest (P7)."""
+    if want.most <= 0:
+        return []
+    rows = _next(tx, session, want.most, paused=paused)
+    chosen = _fit(rows, want)
+    if len(chosen) < len(rows):
+        # Jobs that were lost before stood in the way of what may lie ready.
+        chosen += _more_ahead(tx, session, want, chosen, paused=paused)
+    if not chosen:
+        return []
+    _take(tx, session, chosen)
+    return [_as_claim(row, slot, run=row.run + 1, attempt=row.attempts + 1) for row, slot in chosen]
+
+
+class Candidate(NamedTuple):
+    """What `_DETAILS` selects of a job."""
+
+    seq: int
+    id: str
+    run: int
+    name: str
+    queue: str
+    function: str
+    serializer: str
+    options: str
+    attempts: int
+    max_attempts: int
+    parents: int
+    lost: int
+    priority: int
+    params: str | None
+
+
+#: Jobs, and the free slots that they are for.
+_Chosen = list[tuple[Candidate, int | None]]
+
+
+def _next(
+    tx: Tx, session: Session, most: int, *, paused: bool, unsuspected: bool = False
+) -> list[Candidate]:
+    condition, parameters = _condition(tx, session, paused=paused)
+    if unsuspected:
+        condition += " AND lost = 0"
+    order = f"""
+        FROM job INDEXED BY job_ready WHERE state = 0 AND {condition}
+        ORDER BY priority DESC, seq LIMIT ?
+    """
+    if most <= _UNWEIGHED:
+        found = tx.value(
+            f"SELECT json_group_array(json_array({_DETAILS})) FROM (SELECT * {order}) AS job",
+            [*parameters, most],
+        )
+        return _candidates(found)
+    weighed = json.loads(
+        tx.value(
+            "SELECT json_group_array(json_array(seq, size)) FROM "
+            f"(SELECT seq, length(params) AS size {order})",
+            [*parameters, most],
+        )
+    )
+    found = tx.value(
+        f"SELECT json_group_array(json_array({_DETAILS})) "
+        "FROM json_each(?) AS s CROSS JOIN job ON job.seq = s.value",
+        [json.dumps(_within_bounds(weighed))],
+    )
+    return _candidates(found)
+
+
+def _candidates(found: str) -> list[Candidate]:
+    return [Candidate._make(row) for row in json.loads(found)]
+
+
+def _within_bounds(weighed: Sequence[tuple[int, int]]) -> list[int]:
+    """As many as one turn may carry, in order."""
+    total = 0
+    seqs: list[int] = []
+    for seq, size in weighed:
+        total += size if size <= INLINE_BYTES else 0
+        if total > TURN_BYTES and seqs:
+            break
+        seqs.append(seq)
+    return seqs
+
+
+def _condition(tx: Tx, session: Session, *, paused: bool) -> tuple[str, list[object]]:
+    """What `WorkerInfo.takes` and the pauses leave, as SQL."""
+    takes = session.worker.takes
+    parameters: list[object] = []
+    if takes.queues:
+        shut = {row[0] for row in tx.run("SELECT queue FROM paused")} if paused else set()
+        queues = [queue for queue in takes.queues if queue not in shut]
+        condition = f"queue IN ({_marks(len(queues))})"
+        parameters += [bindable(queue) for queue in queues]
+    elif paused:
+        condition = f"queue IN ({_READY_QUEUES} EXCEPT SELECT queue FROM paused)"
+    else:
+        condition = f"queue IN ({_READY_QUEUES})"
+    if takes.serializers:
+        condition += f" AND serializer IN ({_marks(len(takes.serializers))})"
+        parameters += [bindable(name) for name in takes.serializers]
+    if takes.allow is not None:
+        tx.connection.create_function(
+            "gigq_allows", 1, lambda function: takes.allows(function), deterministic=True
+        )
+        condition += " AND gigq_allows(function)"
+    return condition, parameters
+
+
+def _marks(count: int) -> str:
+    return ", ".join(["CAST(? AS TEXT)"] * count)
+
+
+def _fit(rows: Sequence[Candidate], want: Want) -> _Chosen:
+    """Free slots first, in order; then ahead, but never what was lost before."""
+    slots = list(want.slots)
+    chosen: _Chosen = []
+    for row in rows:
+        if slots:
+            chosen.append((row, slots.pop(0)))
+        elif not row.lost:
+            chosen.append((row, None))
+    return chosen
+
+
+def _more_ahead(tx: Tx, session: Session, want: Want, chosen: _Chosen, *, paused: bool) -> _Chosen:
+    have = {row.seq for row, _ in chosen}
+    rows = _next(tx, session, want.most, paused=paused, unsuspected=True)
+    more: _Chosen = [(row, None) for row in rows if row.seq not in have]
+    return more[: want.most - len(chosen)]
+
+
+def _take(tx: Tx, session: Session, chosen: _Chosen) -> None:
+    """pending → running: an attempt counts, and the run gets the next number."""
+    common = (
+        "state = 6, run = run + 1, attempts = attempts + 1, session = :session, owned = 1, "
+        "carries = 1, started = :wall, updated = :wall"
+    )
+    parameters = {
+        "session": session.key,
+        "wall": tx.wall,
+        "slots": session.worker.slots,
+        "worker": bindable(session.worker.worker_id),
+    }
+    here = [[row.seq, slot] for row, slot in chosen if slot is not None]
+    if here:
+        tx.run(
+            f"""
+            UPDATE job SET {common}, begun = 1, worker = iif(:slots > 1,
+                CAST(:worker AS TEXT) || '-' || json_extract(s.value, '$[1]'), CAST(:worker AS TEXT))
+            FROM json_each(:here) AS s WHERE job.seq = json_extract(s.value, '$[0]')
+            """,
+            {**parameters, "here": json.dumps(here)},
+        )
+    ahead = [row.seq for row, slot in chosen if slot is None]
+    if ahead:
+        tx.run(
+            f"""
+            UPDATE job SET {common}, begun = 0, worker = CAST(:worker AS TEXT)
+            WHERE seq IN (SELECT value FROM json_each(:ahead))
+            """,
+            {**parameters, "ahead": json.dumps(ahead)},
+        )
+    for row, _ in chosen:
+        tx.move(row.queue, JobStatus.PENDING, JobStatus.RUNNING)
+
+
+def _as_claim(row: Candidate, slot: int | None, *, run: int, attempt: int) -> Claim:
+    params = None if row.params is None else Payload(row.serializer, bytes.fromhex(row.params))
+    return Claim(
+        run=Run(row.id, RunNumber(run), row.seq),
+        name=row.name,
+        queue=row.queue,
+        function=row.function,
+        serializer=row.serializer,
+        params=params,
+        options=row.options,
+        attempt=attempt,
+        max_attempts=row.max_attempts,
+        with_parents=bool(row.parents),
+        slot=slot,
+        suspect=bool(row.lost),
+    )
+
+
+# --- claims whose answer was lost -----------------------------------------------------------------
+
+
+def hand_out_again(
+    tx: Tx, session: Session, owned: Sequence[RunRow], holding: Collection[Run], want: Want
+) -> tuple[list[Claim], Want]:
+    """Hand out again, under the same number, runs of the session that its worker never heard of.
+
+    A run that was decided and that the worker does not hold any more has ended.
+
+    Returns:
+        The claims, and what is left of the want.
+    """
+    known = {(run.job_id, run.number) for run in holding}
+    unknown = [row for row in owned if (row.id, row.run) not in known]
+    ended = [row for row in unknown if row.stops]
+    if ended:
+        end_stopping(tx, ended)
+    rows = [row for row in unknown if row.runs]
+    if not rows:
+        return [], want
+    slots = list(want.slots)
+    details = _candidates(
+        tx.value(
+            f"SELECT json_group_array(json_array({_DETAILS})) "
+            "FROM json_each(?) AS s CROSS JOIN job ON job.seq = s.value",
+            [json.dumps([row.seq for row in rows])],
+        )
+    )
+    # What was lost before must not lie ready: such a job has first call on a slot, or goes back.
+    details.sort(key=lambda row: (not row.lost, -row.priority, row.seq))
+    kept: _Chosen = []
+    back: set[int] = set()
+    for row in details:
+        slot = slots.pop(0) if slots else None
+        if slot is None and row.lost:
+            back.add(row.seq)
+        else:
+            kept.append((row, slot))
+    _place(tx, session, kept)
+    if back:
+        unbegun = [replace(row, begun=0) for row in rows if row.seq in back]
+        apply(tx, session.worker.worker_id, session.worker.slots, [give_back(r) for r in unbegun])
+    kept.sort(key=lambda each: (-each[0].priority, each[0].seq))
+    claims = [_as_claim(row, slot, run=row.run, attempt=row.attempts) for row, slot in kept]
+    ahead = sum(slot is None for _, slot in kept)
+    return claims, Want(tuple(slots), max(0, want.ahead - ahead))
+
+
+def _place(tx: Tx, session: Session, kept: _Chosen) -> None:
+    tx.run(
+        """
+        UPDATE job SET begun = json_extract(s.value, '$[1]') IS NOT NULL, updated = :wall,
+            worker = CASE WHEN :slots = 1 OR json_extract(s.value, '$[1]') IS NULL
+                THEN CAST(:worker AS TEXT)
+                ELSE CAST(:worker AS TEXT) || '-' || json_extract(s.value, '$[1]') END
+        FROM json_each(:kept) AS s WHERE job.seq = json_extract(s.value, '$[0]')
+        """,
+        {
+            "wall": tx.wall,
+            "kept": json.dumps([[row.seq, slot] for row, slot in kept]),
+            "slots": session.worker.slots,
+            "worker": bindable(session.worker.worker_id),
+        },
+    )

@@ -1,0 +1,554 @@
+"""The connections of one process to one database file.
+
+All storage objects of a process that mean the same file share a `Database`: one connection that writes,
+behind a lock, and a pool of connections that read. Threads that submit at the same time share a
+transaction and its sync (`together`): the first leads and commits for all who came meanwhile.
+
+Nothing here survives a fork: the child forgets what it inherited without closing it, and opens its own
+(sqlite.org/howtocorrupt.html, 2.6).
+"""
+
+# ruff: noqa: S608 - statements are put together from this package's own constants; values are bound
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from gigq.contracts.storage import JobStatus
+from gigq.errors import QueueClosed
+from gigq.storages.sqlite.failures import busy, translate, translated
+from gigq.storages.sqlite.gate import Gate
+from gigq.storages.sqlite.location import (
+    Identity,
+    Location,
+    identity,
+    refuse_replaced,
+)
+from gigq.storages.sqlite.schema import COUNTED, PULSE
+from gigq.storages.sqlite.wakeup import folder_of
+
+T = TypeVar("T")
+#: Reading connections that are kept for the next reader.
+_POOL = 8
+#: Bytes that the write-ahead log keeps on disk after a large transaction.
+_JOURNAL_LIMIT = 64 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Tx:
+    """One step inside a transaction: its connection, one look at the clock, and what it changed.
+
+    Attributes:
+        wall, mono: Microseconds; the same for everything in the step.
+        moved: By how much each (queue, status) grew; written once, before the commit.
+        pulses: Something became claimable or ended: whoever waits is to be woken.
+    """
+
+    connection: sqlite3.Connection
+    wall: int
+    mono: int
+    moved: Counter[tuple[str, int]] = field(default_factory=Counter)
+    pulses: bool = False
+
+    @property
+    def now(self) -> dict[str, Any]:
+        """The two times, as SQL parameters."""
+        return {"wall": self.wall, "mono": self.mono}
+
+    def run(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+        return self.connection.execute(sql, parameters)
+
+    def one(self, sql: str, parameters: Any = ()) -> Any:
+        """The first row, or None."""
+        return self.connection.execute(sql, parameters).fetchone()
+
+    def value(self, sql: str, parameters: Any = ()) -> Any:
+        """The first column of the first row, which must exist."""
+        return self.connection.execute(sql, parameters).fetchone()[0]
+
+    def move(self, queue: str, old: JobStatus | None, new: JobStatus | None, n: int = 1) -> None:
+        """Count `n` jobs from one status to another; None is outside."""
+        if old is not None:
+            self.moved[queue, COUNTED[old]] -= n
+        if new is not None:
+            self.moved[queue, COUNTED[new]] += n
+
+    def write_counts(self) -> None:
+        """One statement for all that the step moved."""
+        changes = [(queue, status, n) for (queue, status), n in self.moved.items() if n]
+        if self.pulses:
+            changes.append(("", PULSE, 1))
+        for start in range(0, len(changes), 200):
+            part = changes[start : start + 200]
+            values = ", ".join(["(CAST(? AS TEXT), ?, ?)"] * len(part))
+            self.run(
+                f"INSERT INTO counts VALUES {values} "
+                "ON CONFLICT (queue, status) DO UPDATE SET n = n + excluded.n",
+                [each for queue, status, n in part for each in (bindable(queue), status, n)],
+            )
+
+
+def bindable(text: str | None) -> str | bytes | None:
+    """Text as SQLite can be given it: one with lone surrogates goes as bytes and is cast back."""
+    if text is None or text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def _readable(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
+
+
+@dataclass(slots=True)
+class _Member(Generic[T]):
+    """One thread's part in a shared commit."""
+
+    work: Callable[[Tx], T]
+    times: Callable[[], tuple[int, int]]
+    turn: threading.Event = field(default_factory=threading.Event)
+    done: bool = False
+    result: T | None = None
+    error: BaseException | None = None
+    pulses: bool = False
+
+    def answer(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return self.result  # type: ignore[return-value]
+
+
+class Database:
+    """Everything that this process has open of one file. Made by `acquire` alone.
+
+    Attributes:
+        opened: Which file the path led to when it was opened.
+        waiting: The folder where those who wait for this file are to be found.
+    """
+
+    def __init__(self, location: Location, opened: Identity) -> None:
+        self.location = location
+        self.opened = opened
+        self.users = 0
+        self._lock = threading.Lock()
+        self._gate = Gate(location.gate)
+        self._writer: sqlite3.Connection | None = None
+        self._busy_timeout = -1
+        self._mutex = threading.Lock()
+        self._members: list[_Member[Any]] = []
+        self._led = False
+        self._readers: list[sqlite3.Connection] = []
+        self._closed = False
+        self._forgotten = False
+        self.waiting = folder_of(opened)
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def alone(
+        self, work: Callable[[Tx], T], times: Callable[[], tuple[int, int]], timeout: float
+    ) -> tuple[T, bool]:
+        """Do `work` in a transaction of its own.
+
+        Returns:
+            What `work` returned, and whether somebody who waits is to be woken.
+        """
+        with self._transaction(timeout) as connection:
+            tx = Tx(connection, *times())
+            result = work(tx)
+            tx.write_counts()
+        return result, tx.pulses
+
+    def together(
+        self, work: Callable[[Tx], T], times: Callable[[], tuple[int, int]], timeout: float
+    ) -> tuple[T, bool]:
+        """Do `work` in a transaction shared with all threads that ask at the same time.
+
+        Each one's error is its own. An interrupt in the thread that leads fails nobody else.
+        """
+        member = _Member(work, times)
+        with self._mutex:
+            self._members.append(member)
+            leads = not self._led
+            self._led = True
+        try:
+            if not leads:
+                member.turn.wait()
+            if not member.done:
+                self._lead(member, timeout)
+        except BaseException:
+            self._leave_group(member)
+            raise
+        return member.answer(), member.pulses
+
+    def _lead(self, member: _Member[Any], timeout: float) -> None:
+        batch: list[_Member[Any]] = []
+        try:
+            with self._holding(timeout):
+                with self._mutex:
+                    batch = self._members[:]
+                    self._members.clear()
+                self._commit(batch, timeout)
+        except Exception as error:
+            # It struck the transaction, not one of its members: all of them failed by it.
+            for each in batch or [member]:
+                each.error = each.error or error
+                each.done = True
+        finally:
+            with self._mutex:
+                # Interrupted before the commit: the others' work is done by the next leader.
+                undone = [each for each in batch if not each.done and each is not member]
+                self._members[:0] = undone
+                if member in self._members:
+                    self._members.remove(member)
+            for each in batch:
+                if each.done and each is not member:
+                    each.turn.set()
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Whoever waits longest leads next."""
+        with self._mutex:
+            self._led = bool(self._members)
+            heir = self._members[0] if self._members else None
+        if heir is not None:
+            heir.turn.set()
+
+    def _leave_group(self, member: _Member[Any]) -> None:
+        """A waiting thread was interrupted: it must not keep the leadership that it was given."""
+        with self._mutex:
+            waits = member in self._members
+            if waits:
+                self._members.remove(member)
+            was_heir = waits and member.turn.is_set()
+        if was_heir:
+            self._pass_on()
+
+    def _commit(self, batch: Sequence[_Member[Any]], timeout: float) -> None:
+        if len(batch) == 1:
+            self._commit_one(batch[0], timeout)
+            return
+        outcomes: list[tuple[Any, BaseException | None, bool]] = []
+        try:
+            with self._begun(timeout) as connection:
+                total = Tx(connection, 0, 0)
+                for member in batch:
+                    outcomes.append(_under_savepoint(connection, member, total))
+                total.write_counts()
+        except BaseException:
+            # An interrupt that came when the commit had been made changes nothing for the others.
+            if len(outcomes) < len(batch) or not self._has_committed:
+                raise
+            self._close_members(batch, outcomes)
+            raise
+        self._close_members(batch, outcomes)
+
+    def _commit_one(self, member: _Member[Any], timeout: float) -> None:
+        try:
+            with self._begun(timeout) as connection:
+                tx = Tx(connection, *member.times())
+                member.result = member.work(tx)
+                tx.write_counts()
+                member.pulses = tx.pulses
+        except Exception as error:
+            member.error = error
+        member.done = True
+
+    @staticmethod
+    def _close_members(
+        batch: Sequence[_Member[Any]], outcomes: Sequence[tuple[Any, BaseException | None, bool]]
+    ) -> None:
+        for member, (result, error, pulses) in zip(batch, outcomes, strict=True):
+            member.result, member.error, member.pulses = result, error, pulses
+            member.done = True
+
+    @contextmanager
+    def _transaction(self, timeout: float) -> Iterator[sqlite3.Connection]:
+        with self._holding(timeout), self._begun(timeout) as connection:
+            yield connection
+
+    @contextmanager
+    def _holding(self, timeout: float) -> Iterator[None]:
+        """This process's one writer, for this thread."""
+        if not self._lock.acquire(timeout=timeout):
+            raise busy(self.location)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _begun(self, timeout: float) -> Iterator[sqlite3.Connection]:
+        """A transaction that is committed at the end, or rolled back where anything was raised."""
+        self._has_committed = False
+        deadline = time.monotonic() + timeout
+        with translated(self.location):
+            refuse_replaced(self.location, self.opened)
+            connection = self._open_writer()
+            passed = self._gate.enter()
+            try:
+                self._wait_at_most(connection, deadline)
+                # IMMEDIATE: a deferred transaction that turns from reading to writing after somebody
+                # else has written fails at once, however long the busy timeout
+                # (sqlite.org/lang_transaction.html, 2.1).
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                    self._has_committed = True
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    else:
+                        self._has_committed = True
+                    raise
+            finally:
+                if passed:
+                    self._gate.leave()
+
+    def _open_writer(self) -> sqlite3.Connection:
+        if self._closed:
+            raise closed(self.location)
+        if self._writer is None:
+            connection = connect(self.location, "rw", self._busy_timeout)
+            level = "FULL" if self.location.durability == "full" else "NORMAL"
+            connection.execute(f"PRAGMA synchronous = {level}")
+            connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
+            self._writer = connection
+            self._busy_timeout = -1
+        return self._writer
+
+    def _wait_at_most(self, connection: sqlite3.Connection, deadline: float) -> None:
+        milliseconds = max(1, round((deadline - time.monotonic()) * 1000))
+        # A new value for each call would cost a statement each; one within 50 ms will do.
+        if abs(milliseconds - self._busy_timeout) > 50:
+            connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+            self._busy_timeout = milliseconds
+
+    def maintain(self, work: Callable[[sqlite3.Connection], T], timeout: float) -> T:
+        """Do something that cannot be done inside a transaction, with the writer."""
+        with self._holding(timeout), translated(self.location):
+            refuse_replaced(self.location, self.opened)
+            connection = self._open_writer()
+            self._wait_at_most(connection, time.monotonic() + timeout)
+            return work(connection)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self, timeout: float) -> Iterator[sqlite3.Connection]:
+        """A connection that sees one moment throughout, for this thread alone meanwhile."""
+        with translated(self.location):
+            connection = self._take_reader(timeout)
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            except BaseException:
+                # Whatever it was, the next reader begins with a fresh connection.
+                connection.close()
+                raise
+            connection.execute("ROLLBACK")
+            self._keep_reader(connection)
+
+    @contextmanager
+    def watching(self, timeout: float) -> Iterator[sqlite3.Connection]:
+        """A reading connection outside any transaction, for this thread alone meanwhile."""
+        with translated(self.location):
+            connection = self._take_reader(timeout)
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+            self._keep_reader(connection)
+
+    def _take_reader(self, timeout: float) -> sqlite3.Connection:
+        if self._closed:
+            raise closed(self.location)
+        with self._mutex:
+            if self._readers:
+                return self._readers.pop()
+        refuse_replaced(self.location, self.opened)
+        return connect_to_read(self.location, timeout)
+
+    def _keep_reader(self, connection: sqlite3.Connection) -> None:
+        with self._mutex:
+            if len(self._readers) < _POOL and not self._closed and connection_lasts(connection):
+                self._readers.append(connection)
+                return
+        connection.close()
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close all connections; the last process to do so folds the write-ahead log in."""
+        with self._lock, self._mutex:
+            self._closed = True
+            for connection in [*self._readers, *([self._writer] if self._writer else [])]:
+                with suppress(sqlite3.Error):
+                    connection.close()
+            self._readers.clear()
+            self._writer = None
+            self._gate.close()
+
+    @property
+    def forgotten(self) -> bool:
+        """This process is a fork of the one that opened it."""
+        return self._forgotten
+
+    def forget(self) -> list[object]:
+        """After a fork, in the child: what must be neither used nor closed here."""
+        self._closed = self._forgotten = True
+        self._gate.close()
+        inherited: list[object] = [self, self._writer, *self._readers]
+        return inherited
+
+
+def _under_savepoint(
+    connection: sqlite3.Connection, member: _Member[Any], total: Tx
+) -> tuple[Any, BaseException | None, bool]:
+    """One member's work in a shared transaction: its error undoes its own work alone."""
+    tx = Tx(connection, *member.times())
+    connection.execute("SAVEPOINT member")
+    try:
+        result = member.work(tx)
+    except Exception as error:
+        if not connection.in_transaction:
+            raise
+        connection.execute("ROLLBACK TO member")
+        connection.execute("RELEASE member")
+        return None, error, False
+    connection.execute("RELEASE member")
+    total.moved.update(tx.moved)
+    total.pulses = total.pulses or tx.pulses
+    return result, None, tx.pulses
+
+
+# --- opening --------------------------------------------------------------------------------------
+
+
+def connect(location: Location, mode: str, milliseconds: int = 5_000) -> sqlite3.Connection:
+    """A connection as all of ours are: no transactions of its own accord, text as it was stored."""
+    connection = sqlite3.connect(
+        location.uri(mode),
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=max(0, milliseconds) / 1000,
+        cached_statements=256,
+    )
+    connection.text_factory = _readable
+    return connection
+
+
+#: Connections to a file that nobody can write: true as long as nobody else does.
+_BRIEF: set[int] = set()
+
+
+def connect_to_read(location: Location, timeout: float) -> sqlite3.Connection:
+    """A connection that cannot write; also to a file or in a folder that may only be read."""
+    milliseconds = round(timeout * 1000)
+    # A reader of a write-ahead log writes its place into the shared memory, so "rw" where possible.
+    mode = "rw" if _may_write(location) else "ro"
+    connection = connect(location, mode, milliseconds)
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if mode == "rw" or not _lies_still(location):
+            raise translate(location, error) from error
+        # A read-only folder and no log: nothing can be newer than the file itself.
+        connection = connect(location, "ro&immutable=1", milliseconds)
+        _BRIEF.add(id(connection))
+    return connection
+
+
+def connection_lasts(connection: sqlite3.Connection) -> bool:
+    """Whether it may be kept: one that takes the file for unchangeable is used once."""
+    if id(connection) in _BRIEF:
+        _BRIEF.discard(id(connection))
+        return False
+    return True
+
+
+def _may_write(location: Location) -> bool:
+    return os.access(location.real, os.W_OK) and os.access(Path(location.real).parent, os.W_OK)
+
+
+def _lies_still(location: Location) -> bool:
+    log = Path(f"{location.real}-wal")
+    try:
+        return log.stat().st_size == 0
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def closed(location: Location) -> QueueClosed:
+    return QueueClosed(
+        f"{location.url} is not open: it was closed, or never opened.\nCall open() first."
+    )
+
+
+# --- one Database per file and process ------------------------------------------------------------
+
+_OPEN: dict[tuple[str, str], Database] = {}
+_OPEN_LOCK = threading.Lock()
+_INHERITED: list[object] = []
+
+
+def acquire(location: Location) -> Database:
+    """The process's `Database` of this file; whoever acquires it releases it."""
+    key = (location.real, location.durability)
+    with _OPEN_LOCK:
+        database = _OPEN.get(key)
+        found = identity(location)
+        if database is None or (found is not None and database.opened != found):
+            # What was opened before is another file by now: its users are told at their next call.
+            assert found is not None  # noqa: S101 - the caller has just read its header
+            database = _OPEN[key] = Database(location, found)
+        database.users += 1
+        return database
+
+
+def release(database: Database) -> None:
+    """The last one to release it closes it."""
+    with _OPEN_LOCK:
+        database.users -= 1
+        if database.users:
+            return
+        key = (database.location.real, database.location.durability)
+        if _OPEN.get(key) is database:
+            del _OPEN[key]
+    database.close()
+
+
+def is_open_here(location: Location) -> bool:
+    """Whether this process has the file open: then it was looked at already."""
+    with _OPEN_LOCK:
+        return any(real == location.real for real, _ in _OPEN)
+
+
+def _forget_after_fork() -> None:
+    global _OPEN_LOCK  # noqa: PLW0603 - the parent's may be held by a thread that is not here
+    _OPEN_LOCK = threading.Lock()
+    for database in _OPEN.values():
+        _INHERITED.extend(database.forget())
+    _OPEN.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,132 @@
+"""The gate before SQLite's write lock: a lock on a file of its own, so that writers queue up fairly.
+
+SQLite's busy handler sleeps and tries again; under load one process can be passed over for seconds
+(measured: of 16 processes one got a single transaction in 3 s), long enough for a worker to be taken
+for dead. The system's `flock` lets everyone through within some per cent of each other.
+
+The gate is advice, not the lock: `BEGIN IMMEDIATE` still decides, a program that writes without the gate
+does no harm, and a gate that cannot be had within `PATIENCE` is left aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+
+
+if sys.platform != "win32":
+    import fcntl
+
+#: Seconds to wait before `BEGIN IMMEDIATE` is tried without the gate: a stopped process may hold it.
+PATIENCE = 0.25
+
+
+class Gate:
+    """One process's turn at the gate of one file. Used by one thread at a time.
+
+    Args:
+        path: A file of its own: whoever closes a descriptor of the database drops SQLite's locks
+            (sqlite.org/howtocorrupt.html, 2.2).
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
+        self._waiter: _Waiter | None = None
+
+    def enter(self) -> bool:
+        """Wait for the turn, `PATIENCE` at most; False when it was not had."""
+        if sys.platform == "win32":
+            return False  # SQLite's busy handler alone
+        try:
+            if self._descriptor < 0:
+                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if not self._lock():
+                return False
+        except OSError:
+            # A file system without flock, or no right to make the file: the busy handler remains.
+            return False
+        self._sign()
+        return True
+
+    def leave(self) -> None:
+        """Let the next one through."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Also for the child of a fork, which must not keep its parent's turn alive."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def _lock(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if self._waiter is None:
+            self._waiter = _Waiter()
+        return self._waiter.lock(self._descriptor, PATIENCE)
+
+    def _sign(self) -> None:
+        """Leave our number, so that whoever waits in vain can say for whom."""
+        with contextlib.suppress(OSError):
+            mine = b"%-10d\n" % os.getpid()
+            if os.pread(self._descriptor, len(mine), 0) != mine:
+                os.pwrite(self._descriptor, mine, 0)
+
+
+class _Waiter:
+    """A thread that stands in the system's queue for us, because `flock` knows no timeout.
+
+    It is started when the gate is first found shut. A wait that was given up goes on in the thread;
+    what it gets too late it gives back.
+    """
+
+    def __init__(self) -> None:
+        self._wish = threading.Semaphore(0)
+        self._answer = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._waiting = False
+        self._given_up = False
+        threading.Thread(target=self._stand, name="gigq-gate", daemon=True).start()
+
+    def lock(self, descriptor: int, patience: float) -> bool:
+        deadline = time.monotonic() + patience
+        with self._lock:
+            late = self._waiting
+            self._given_up = False
+            if not late:
+                self._waiting = True
+                self._descriptor = descriptor
+        if not late:
+            self._wish.release()
+        if self._answer.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return True
+        with self._lock:
+            self._given_up = self._waiting
+        # Answered in the very moment in which we gave up.
+        return self._answer.acquire(blocking=False)
+
+    def _stand(self) -> None:
+        while True:
+            self._wish.acquire()
+            got = self._flock()
+            with self._lock:
+                self._waiting = False
+                if self._given_up or not got:
+                    if got:
+                        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                    continue
+                self._answer.release()
+
+    def _flock(self) -> bool:
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            return True
+        return False

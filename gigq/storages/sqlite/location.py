@@ -1,0 +1,221 @@
+"""Where a SQLite storage lives: its URL, its file, and whether the file is still the one opened."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote
+
+from gigq.errors import ConfigError, StorageReplaced, StorageUnavailable
+
+DURABILITIES = ("full", "normal")
+#: File systems whose locks and shared memory do not reach other hosts, by their names in /proc/mounts.
+#: A write-ahead log needs both (sqlite.org/wal.html, "Overview", disadvantage 2).
+_NETWORK = frozenset(
+    {
+        "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs",
+        "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "ncpfs", "lustre", "beegfs", "gpfs", "ocfs2",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A database file and how it is to be used.
+
+    Attributes:
+        path: As the user wrote it.
+        real: Absolute and without symbolic links: the same for all who mean the same file.
+        durability: `full` syncs at each commit; `normal` only at checkpoints.
+        busy_timeout: Seconds that a call may wait for the lock; None for the storage's own bound.
+    """
+
+    path: str
+    real: str
+    durability: str = "full"
+    busy_timeout: float | None = None
+
+    @property
+    def url(self) -> str:
+        options = [] if self.durability == "full" else [f"durability={self.durability}"]
+        if self.busy_timeout is not None:
+            options.append(f"busy_timeout={self.busy_timeout:g}")
+        query = f"?{'&'.join(options)}" if options else ""
+        return f"sqlite:///{quote(self.path, safe='/ :@+,~')}{query}"
+
+    def uri(self, mode: str) -> str:
+        """For `sqlite3.connect(…, uri=True)`."""
+        return f"file:{quote(os.fsencode(self.real))}?mode={mode}"
+
+    @property
+    def gate(self) -> str:
+        return f"{self.real}-gate"
+
+
+def locate(target: str | os.PathLike[str]) -> Location:
+    """The location that a URL or a path means.
+
+    Raises:
+        ConfigError: An option or value that is not known, named.
+    """
+    text = os.fspath(target)
+    durability, busy_timeout = "full", None
+    path = text
+    if "://" in text:
+        scheme, _, rest = text.partition("://")
+        if scheme.lower() != "sqlite":
+            raise ConfigError(f"{text!r} is not the URL of a SQLite file: write sqlite:///jobs.db.")
+        path, _, query = rest.partition("?")
+        if not path.startswith("/"):
+            raise ConfigError(
+                f"{text!r} has a host, and a SQLite file has none.\n"
+                "Write sqlite:///jobs.db for a relative path, sqlite:////srv/jobs.db for an absolute one."
+            )
+        path = unquote(path[1:])
+        for option, value in parse_qsl(query, keep_blank_values=True):
+            if option == "durability":
+                durability = _durability(text, value)
+            elif option == "busy_timeout":
+                busy_timeout = _seconds(text, value)
+            else:
+                raise ConfigError(
+                    f"{text!r} has the option {option!r}, which SQLite storages do not know.\n"
+                    "They know durability=full|normal and busy_timeout=SECONDS."
+                )
+    _refuse_path(text, path)
+    try:
+        real = os.path.realpath(path)
+    except OSError as error:
+        raise StorageUnavailable(f"The path {path!r} cannot be followed: {error}.") from error
+    return Location(path, real, durability, busy_timeout)
+
+
+def _durability(url: str, value: str) -> str:
+    if value not in DURABILITIES:
+        raise ConfigError(
+            f"{url!r}: durability={value!r} is not known.\n"
+            "durability=full survives a power cut; durability=normal is faster and may lose the last "
+            "moments in one, but never in the death of a process."
+        )
+    return value
+
+
+def _seconds(url: str, value: str) -> float:
+    with contextlib.suppress(ValueError):
+        seconds = float(value)
+        if 0 <= seconds <= 86_400:
+            return seconds
+    raise ConfigError(f"{url!r}: busy_timeout={value!r} is no number of seconds from 0 to 86400.")
+
+
+def _refuse_path(text: str, path: str) -> None:
+    if not path:
+        raise ConfigError(f"{text!r} names no file: write sqlite:///jobs.db.")
+    if path == ":memory:" or path.startswith("file::memory:"):
+        raise ConfigError(
+            f"{text!r}: a SQLite database in memory would be another one for each connection.\n"
+            "Use memory:// for a queue that lives in this process."
+        )
+    if "\0" in path:
+        raise ConfigError(f"{text!r} has a NUL character, which no path can have.")
+
+
+def create_file(location: Location) -> None:
+    """Make an empty file that only its owner can read, where there is none.
+
+    Made before SQLite sees it: SQLite would give it whatever the umask allows.
+    """
+    try:
+        descriptor = os.open(location.real, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    except FileExistsError:
+        return
+    except FileNotFoundError as error:
+        raise StorageUnavailable(
+            f"{location.url} cannot be made: the folder {str(Path(location.real).parent)!r} does not "
+            "exist.\nMake the folder first, or correct the path."
+        ) from error
+    except PermissionError as error:
+        raise StorageUnavailable(
+            f"{location.url} cannot be made: you may not write to the folder "
+            f"{str(Path(location.real).parent)!r}.\nChoose another folder, or have its permissions "
+            "changed."
+        ) from error
+    except OSError as error:
+        raise StorageUnavailable(f"{location.url} cannot be made: {error}.") from error
+    os.close(descriptor)
+
+
+def refuse_network(location: Location) -> None:
+    """Raise when the file lies on a file system that other hosts may have mounted too.
+
+    Raises:
+        StorageUnavailable: Names the file system.
+    """
+    kind = file_system(location.real)
+    if kind in _NETWORK:
+        raise StorageUnavailable(
+            f"{location.url} lies on a network file system ({kind}).\n"
+            "SQLite's write-ahead log needs shared memory and locks that do not reach other hosts: "
+            "jobs would be lost or run twice.\n"
+            "Put the file on a local disk, or use a server: postgresql://… or redis://…."
+        )
+
+
+def file_system(path: str, mounts: str = "/proc/mounts") -> str:
+    """The kind of file system that a path lies on; "" where the system does not tell."""
+    if not sys.platform.startswith("linux"):
+        return ""
+    try:
+        table = Path(mounts).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+    best, kind = "", ""
+    for line in table.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        # proc_mounts(5) writes blanks in a mount point as \040.
+        point = fields[1].encode("utf-8", "surrogateescape").decode("unicode_escape")
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, fields[2]
+    return kind
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which file a path led to: a path can come to lead to another one."""
+
+    device: int
+    inode: int
+
+
+def identity(location: Location) -> Identity | None:
+    """None where there is no file (any more)."""
+    try:
+        found = os.stat(location.real)  # noqa: PTH116 - on the path of every write
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StorageUnavailable(f"{location.url} cannot be reached: {error}.") from error
+    return Identity(found.st_dev, found.st_ino)
+
+
+def refuse_replaced(location: Location, opened: Identity) -> None:
+    """Raise when the path no longer leads to the file that was opened.
+
+    Raises:
+        StorageReplaced: Writing on would go to a file that nobody finds any more.
+    """
+    found = identity(location)
+    if found == opened:
+        return
+    what = "was deleted or moved away" if found is None else "was replaced by another file"
+    raise StorageReplaced(
+        f"{location.url} {what} while it was in use: what is written now would be found by nobody.\n"
+        "Put the file back and start again, or close the queue and open it anew to begin with what is "
+        "there."
+    )

@@ -1,0 +1,131 @@
+"""Looking after the file: damage, copies, room, and facts for `gigq doctor`."""
+
+# ruff: noqa: S608 - statements are put together from this package's own constants; values are bound
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gigq.storages.sqlite.location import file_system
+from gigq.storages.sqlite.schema import COUNTED, COUNTED_OF, STATUS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gigq.storages.sqlite.connection import Tx
+    from gigq.storages.sqlite.location import Location
+
+
+def check(tx: Tx) -> list[str]:
+    """One sentence per finding: SQLite's own, then what our counters promise."""
+    found = [row[0] for row in tx.run("PRAGMA integrity_check")]
+    damage = [f"SQLite finds: {line}" for line in found if line != "ok"]
+    return damage + [*_wrong_counts(tx), *_wrong_blockers(tx), *_wrong_owners(tx)]
+
+
+def _wrong_counts(tx: Tx) -> Iterator[str]:
+    code = " ".join(f"WHEN {int(s)} THEN {COUNTED[status]}" for s, status in STATUS.items())
+    rows = tx.run(
+        f"""
+        SELECT queue, status, sum(counted), sum(there) FROM (
+            SELECT queue, status, n AS counted, 0 AS there FROM counts WHERE status >= 0
+            UNION ALL
+            SELECT queue, CASE state {code} END, 0, count(*) FROM job GROUP BY queue, state
+        ) GROUP BY queue, status HAVING sum(counted) <> sum(there)
+        """
+    )
+    for queue, status, counted, there in rows:
+        yield (
+            f"{counted} jobs of queue {queue!r} are counted as {COUNTED_OF[status]}, but there are "
+            f"{there}."
+        )
+
+
+def _wrong_blockers(tx: Tx) -> Iterator[str]:
+    rows = tx.run(
+        """
+        SELECT id, name, blockers, unfinished FROM (
+            SELECT id, name, blockers,
+                (SELECT count(*) FROM edge AS e CROSS JOIN job AS p ON p.seq = e.parent
+                    WHERE e.child = job.seq AND p.state < 7)
+                + (SELECT count(*) FROM awaited AS a WHERE a.child = job.seq) AS unfinished
+            FROM job WHERE state = 3
+        ) WHERE blockers <> unfinished OR blockers = 0
+        """
+    )
+    for job_id, name, blockers, unfinished in rows:
+        yield (
+            f"The job {name!r} ({job_id}) counts {blockers} unfinished parents, but there are "
+            f"{unfinished}."
+        )
+
+
+def _wrong_owners(tx: Tx) -> Iterator[str]:
+    rows = tx.run(
+        """
+        SELECT id, name, state, owned FROM job WHERE (state IN (5, 6)) <> owned AND state < 7
+        UNION ALL
+        SELECT id, name, state, owned FROM job WHERE owned = 1
+            AND NOT EXISTS (SELECT 1 FROM session WHERE session.key = job.session)
+        """
+    )
+    for job_id, name, _, owned in rows:
+        yield (
+            f"The job {name!r} ({job_id}) is owned by a session that is not there."
+            if owned
+            else f"The job {name!r} ({job_id}) is running or stopping, but nobody owns it."
+        )
+
+
+def backup(connection: sqlite3.Connection, target: str) -> None:
+    """A consistent copy, readable by its owner only, synced before it is done.
+
+    Raises:
+        FileExistsError: Something is there already.
+    """
+    descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    try:
+        copy = sqlite3.connect(target, isolation_level=None)
+        try:
+            connection.backup(copy)
+        finally:
+            copy.close()
+        os.fsync(descriptor)
+    except BaseException:
+        with suppress(OSError):
+            Path(target).unlink()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def vacuum(connection: sqlite3.Connection) -> None:
+    """Rewrite the file without the room that removed jobs left, and fold the log in."""
+    connection.execute("VACUUM")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def describe(tx: Tx, location: Location) -> dict[str, str]:
+    """Facts for people."""
+    return {
+        "url": location.url,
+        "path": location.real,
+        "size": _size(location.real),
+        "log size": _size(f"{location.real}-wal"),
+        "file system": file_system(location.real) or "unknown",
+        "journal mode": str(tx.value("PRAGMA journal_mode")),
+        "durability": location.durability,
+        "schema": str(tx.value("PRAGMA user_version")),
+        "sqlite": sqlite3.sqlite_version,
+    }
+
+
+def _size(path: str) -> str:
+    try:
+        return f"{Path(path).stat().st_size:,} bytes"
+    except OSError:
+        return "none"

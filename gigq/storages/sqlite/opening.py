@@ -1,0 +1,145 @@
+"""Whose file this is, looked at before anything is written, and how it becomes ours."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gigq.errors import ForeignDatabase, NotInitialized, SchemaTooNew, SchemaTooOld
+from gigq.storages.sqlite.connection import connect, connect_to_read
+from gigq.storages.sqlite.failures import translated
+from gigq.storages.sqlite.location import create_file, refuse_network
+from gigq.storages.sqlite.schema import APPLICATION_ID, SUPPORTED, migrate
+
+if TYPE_CHECKING:
+    from gigq.storages.sqlite.location import Location
+
+#: One thread of a process at a time: closing the descriptor of a new file while another thread has
+#: the file open would drop that one's locks (sqlite.org/howtocorrupt.html, 2.2).
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself. `objects` counts its tables and the like."""
+
+    application: int
+    version: int
+    objects: int
+
+    @property
+    def is_blank(self) -> bool:
+        """Nobody's yet: an empty file, or a database without any object and mark."""
+        return self.objects == 0 and self.application == 0 and self.version == 0
+
+
+_BLANK = Header(0, 0, 0)
+
+
+def found_version(location: Location, timeout: float) -> int | None:
+    """The schema's version, or None where nothing was set up; changes nothing.
+
+    Raises:
+        ForeignDatabase: Another program's database, or no database.
+    """
+    with translated(location, opening=True):
+        header = _look(location, timeout)
+    _refuse_foreign(location, header)
+    return None if header.is_blank else header.version
+
+
+def refuse_unready(location: Location, timeout: float) -> None:
+    """Raise unless the file can be opened by this version of gigq as it is."""
+    found = found_version(location, timeout)
+    if found is None:
+        there = Path(location.real).exists()
+        raise NotInitialized(
+            f"{location.url} holds no queue yet: the file {'is empty' if there else 'does not exist'}.\n"
+            "Check the path. JobQueue(path) with initialize=True makes a new queue there."
+        )
+    _refuse_newer(location, found)
+    if found < SUPPORTED:
+        raise SchemaTooOld(
+            f"{location.url} was written by an older gigq: its schema is version {found}, this one "
+            f"needs {SUPPORTED}.\nStop the workers, then run: gigq --db {location.path} db migrate"
+        )
+
+
+def initialize(location: Location, timeout: float) -> None:
+    """Make the schema, or bring it up to date; any number of processes may do so at once."""
+    refuse_network(location)
+    with _ONE_AT_A_TIME:
+        found = found_version(location, timeout)
+        if found is not None:
+            _refuse_newer(location, found)
+            if found == SUPPORTED:
+                return
+        create_file(location)
+        with translated(location, opening=True):
+            connection = connect(location, "rw", round(timeout * 1000))
+            try:
+                _migrate(location, connection)
+                # Only now: the header of a database in WAL mode may say less than the log beside it.
+                connection.execute("PRAGMA journal_mode = WAL")
+            finally:
+                connection.close()
+
+
+def _migrate(location: Location, connection: sqlite3.Connection) -> None:
+    """In one transaction, after looking again: somebody else may have been quicker."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        header = _read(connection)
+        _refuse_foreign(location, header)
+        _refuse_newer(location, header.version)
+        if header.version < SUPPORTED:
+            migrate(connection, header.version)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _look(location: Location, timeout: float) -> Header:
+    path = Path(location.real)
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return _BLANK
+    if path.is_file() and size == 0 and not Path(f"{location.real}-wal").exists():
+        return _BLANK
+    connection = connect_to_read(location, timeout)
+    try:
+        return _read(connection)
+    finally:
+        connection.close()
+
+
+def _read(connection: sqlite3.Connection) -> Header:
+    return Header(
+        connection.execute("PRAGMA application_id").fetchone()[0],
+        connection.execute("PRAGMA user_version").fetchone()[0],
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0],
+    )
+
+
+def _refuse_foreign(location: Location, header: Header) -> None:
+    if header.is_blank or header.application == APPLICATION_ID:
+        return
+    raise ForeignDatabase(
+        f"{location.url} is the database of another program (application id {header.application}, "
+        f"user version {header.version}, {header.objects} tables and other objects).\n"
+        "It was left exactly as it was. Choose another path for the queue."
+    )
+
+
+def _refuse_newer(location: Location, found: int) -> None:
+    if found > SUPPORTED:
+        raise SchemaTooNew(
+            f"{location.url} was written by a newer gigq: its schema is version {found}, this gigq "
+            f"knows up to {SUPPORTED}.\nIt was left exactly as it was. Upgrade gigq here."
+        )

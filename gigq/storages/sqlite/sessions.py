@@ -1,0 +1,98 @@
+"""Sessions: a worker's life in the storage, and what becomes of its jobs when it is over."""
+
+# ruff: noqa: S608 - statements are put together from this package's own constants; values are bound
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from gigq.contracts.storage import (
+    JobStatus,
+    Lost,
+    Run,
+    RunNumber,
+    Session,
+    SessionRecord,
+    Takes,
+    WorkerInfo,
+)
+from gigq.storages.sqlite.outcomes import Change, RunRow, give_back, hand_over, lose, owned_rows
+from gigq.storages.sqlite.schema import STATUS
+
+if TYPE_CHECKING:
+    from gigq.liveness import Watch
+    from gigq.storages.sqlite.connection import Tx
+
+
+def join(tx: Tx, worker: WorkerInfo) -> Session:
+    """Begin a session; its id is random, its key never used before."""
+    session_id = secrets.token_hex(16)
+    key = tx.run(
+        "INSERT INTO session(id, worker, joined, seen) VALUES (?, ?, ?, ?)",
+        [session_id, json.dumps(asdict(worker)), tx.wall, tx.wall],
+    ).lastrowid
+    return Session(session_id, worker, key or 0)
+
+
+def leave(tx: Tx, session: Session) -> None:
+    """End a session; whatever it owns goes back."""
+    if tx.run("DELETE FROM session WHERE key = ? AND id = ?", [session.key, session.id]).rowcount:
+        hand_over(tx, session, owned_rows(tx, session.key), give_back)
+
+
+def recover(tx: Tx, watch: Watch) -> list[Lost]:
+    """Look at all sessions, and bury the dead.
+
+    The look is written down first: it counts only in a write that succeeded, so that a full disk,
+    which no session can beat against, kills none.
+    """
+    tx.run("UPDATE meta SET value = ? WHERE key = 'looked'", [str(tx.wall)])
+    lost: list[Lost] = []
+    for record, reason in watch.look(sessions(tx), tx.mono):
+        lost += _bury(tx, record.session, reason)
+    return lost
+
+
+def _bury(tx: Tx, session: Session, reason: str) -> list[Lost]:
+    lost: list[Lost] = []
+
+    def become(row: RunRow) -> Change:
+        change = lose(row, reason)
+        status = JobStatus.PENDING if change.end is None else STATUS[change.end]
+        run = Run(row.id, RunNumber(row.run), row.seq)
+        lost.append(Lost(run, row.name, row.queue, session.worker.worker_id, reason, status))
+        return change
+
+    tx.run("DELETE FROM session WHERE key = ?", [session.key])
+    hand_over(tx, session, owned_rows(tx, session.key), become)
+    return lost
+
+
+def sessions(tx: Tx) -> list[SessionRecord]:
+    """All that were not declared dead, oldest first."""
+    found = tx.run(
+        """
+        SELECT key, id, worker, joined, seen, beat,
+            (SELECT count(*) FROM job INDEXED BY job_owned WHERE session = s.key AND owned = 1)
+        FROM session AS s ORDER BY key
+        """
+    ).fetchall()
+    return [
+        SessionRecord(Session(row[1], _worker(row[2]), row[0]), row[3], row[4], row[5], row[6])
+        for row in found
+    ]
+
+
+def _worker(text: str) -> WorkerInfo:
+    fields = json.loads(text)
+    takes = fields["takes"]
+    allow = takes["allow"]
+    fields["takes"] = Takes(
+        tuple(takes["queues"]),
+        tuple(takes["serializers"]),
+        None if allow is None else tuple(allow),
+    )
+    return WorkerInfo(**fields)
