@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from gigq import functions, plugins
 from gigq.checks import JOB
-from gigq.clock import SYSTEM_CLOCK
+from gigq.clock import MICROSECONDS, SYSTEM_CLOCK
 from gigq.contracts.executor import Executor
 from gigq.contracts.serializer import Binding, Payload, Serializer
 from gigq.contracts.storage import JobOptions, NewJob, ParentFailure, RetryPolicy
@@ -54,7 +54,10 @@ class _Unless(int):
 _THREE = _Unless(3)
 _NONE = _Unless(0)
 _DEFAULT_DELAY: Duration = 0
+_DEFAULT_TIMEOUT: Duration = 300
+_DEFAULT_TIMEOUT_US = 300 * MICROSECONDS
 _RETRY_AT_ONCE = RetryPolicy()
+_TEXTS = frozenset({str})
 
 
 def new_id(now_us: int) -> str:
@@ -191,7 +194,7 @@ class Job:
         priority: int = 0,
         dependencies: Sequence[str | Job] | None = None,
         max_attempts: int = _THREE,
-        timeout: Duration | None = 300,
+        timeout: Duration | None = _DEFAULT_TIMEOUT,
         description: str = "",
         pass_parent_results: bool | None = None,
         retry_delay: Duration = _NONE,
@@ -321,7 +324,7 @@ class Job:
 
     def _check_collections(self) -> None:
         """What can change without the Job noticing is looked at each time."""
-        if type(self.params) is not dict or self.params:
+        if type(self.params) is not dict or not _TEXTS.issuperset(map(type, self.params)):
             JOB.mapping("params", self.params)
         if self.dependencies:
             _check_dependencies(self.dependencies)
@@ -333,9 +336,8 @@ class Job:
     # --- what is worked out -------------------------------------------------------------------
 
     def _worked_out(self) -> _Terms:
-        timeout, run_at, expires = self.timeout, self.run_at, self.expires
-        timeout_us = None if timeout is None else JOB.duration_us("timeout", timeout, zero=False)
-        policy = self._policy()
+        run_at, expires = self.run_at, self.expires
+        timeout_us, policy = self._timeout_us(), self._policy()
         if run_at is None and self.delay is None and expires is None:
             return _Terms(timeout_us, policy)
         run_at_us = None if run_at is None else JOB.moment_us("run_at", run_at)
@@ -347,6 +349,11 @@ class Job:
         if too_late or (lasts_us is not None and lasts_us <= delay_us):
             JOB.refuse("expires", expires, "that is before the job may start, so it never could.")
         return _Terms(timeout_us, policy, run_at_us, delay_us, expires_us, lasts_us)
+
+    def _timeout_us(self) -> int | None:
+        if self.timeout is _DEFAULT_TIMEOUT:  # most jobs: nothing to work out
+            return _DEFAULT_TIMEOUT_US
+        return None if self.timeout is None else JOB.duration_us("timeout", self.timeout, zero=False)
 
     def _policy(self) -> RetryPolicy:
         if self.retry is not None:
