@@ -37,7 +37,7 @@ from gigq.errors import (
     PluginIncompatible,
     UnknownPlugin,
 )
-from gigq.text import shown
+from gigq.text import plain, shown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -368,18 +368,16 @@ def _check_claim(kind: Kind, hook: str, name: object, spec: object) -> None:
 
 
 def _hooks_of(manager: pluggy.PluginManager, module: object) -> tuple[str, ...]:
+    """Names of the hooks that a plugin implements; a name that is no hook's is a typing error."""
     callers = manager.get_hookcallers(module) or ()
-    known = [caller.name for caller in callers]
-    unknown = [
-        caller.name
-        for caller in callers
-        if not caller.has_spec() and caller.name.startswith("gigq_")
-    ]
-    if unknown:
-        near = get_close_matches(unknown[0], list(vars(manager.hook)), n=1)
-        guess = f"; did it mean {near[0]}?" if near and near[0] != unknown[0] else ""
-        raise AttributeError(f"there is no hook {unknown[0]}{guess}")
-    return tuple(sorted(known))
+    for caller in callers:
+        if caller.has_spec() or any(each.optionalhook for each in caller.get_hookimpls()):
+            continue
+        hooks = [name for name, known in vars(manager.hook).items() if known.has_spec()]
+        near = get_close_matches(caller.name, hooks, n=1)
+        guess = f"; did it mean {near[0]}?" if near else ""
+        raise AttributeError(f"there is no hook {caller.name}{guess}")
+    return tuple(sorted(caller.name for caller in callers))
 
 
 def _why_conflict(claims: Sequence[_Claim]) -> str:
@@ -468,15 +466,16 @@ def _url(target: object) -> str:
             f"The place of a queue is {shown(target)}, of type {type(target).__name__}.\n"
             "Give a path such as 'jobs.db', a URL such as 'memory://', or a Storage object."
         )
-    if not target.strip() or "\0" in target:
+    if not target.strip() or not plain(target):
         raise ConfigError(
-            f"The place of a queue is {shown(target)}. Give a path such as 'jobs.db', or a URL."
+            f"The place of a queue is {shown(target)}, which names no file.\n"
+            "Give a path such as 'jobs.db', or a URL."
         )
     if "://" in target:
         return target
     from urllib.parse import quote
 
-    return f"sqlite:///{quote(target, safe='/:', errors='surrogatepass')}"
+    return f"sqlite:///{quote(target, safe='/:')}"
 
 
 def serializer(
