@@ -46,7 +46,8 @@ class Worker:
         polling_interval: Seconds that an idle worker waits at most before it looks again; new jobs
             wake it long before.
         concurrency: How many jobs run at once. With several, executions show `ID-0`, `ID-1` ….
-        executor: Where jobs run: `thread`, `process`, what a plugin brings, or an `Executor`.
+        executor: Where jobs run: `thread`, `process`, what a plugin brings; or an `Executor` object,
+            which serves once, until the worker stops.
         lease: Seconds, 1 or more: a worker that gives no sign of life for so long is taken for dead.
             One whose process is gone is noticed on its own host within a second.
         queues: Names of queues to serve, equal among themselves; default all.
@@ -84,7 +85,9 @@ class Worker:
         self.concurrency: int = setting("concurrency", concurrency).value
         self.lease: float = setting("lease", lease).value
         self.grace: float | None = setting("grace", grace).value
-        self._executor = setting("executor", executor).value
+        self._executor_choice = setting("executor", executor).value
+        self._executor: Executor | None = plugins.executor(self._executor_choice)
+        self._executor_name = self._executor.name
         accepted = _accepted(serializer, setting("signing_key", signing_key).value)
         allowed = setting("allow", allow).value
         self._takes = Takes(setting("queues", queues).value or (), tuple(accepted), allowed)
@@ -260,7 +263,10 @@ class Worker:
         return self._coordinator
 
     def _make_crew(self, report: Callable[[Report, int], None]) -> Crew:
-        return Crew(plugins.executor(self._executor), self.concurrency, self._run, report)
+        # An executor has one life: a name or class makes another for the next time.
+        executor = self._executor or plugins.executor(self._executor_choice)
+        self._executor = None
+        return Crew(executor, self.concurrency, self._run, report)
 
     def _info(self) -> WorkerInfo:
         facts = this_process()
@@ -269,7 +275,7 @@ class Worker:
             round(self.lease * MICROSECONDS),
             self.concurrency,
             self._takes,
-            self._executor if isinstance(self._executor, str) else self._executor.name,
+            self._executor_name,
             _version(),
             facts.host,
             facts.boot_id,

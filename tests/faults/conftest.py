@@ -1,0 +1,20 @@
+"""A queue in a real file, and real worker processes on it."""
+
+from __future__ import annotations
+
+import pytest
+
+from gigq.queue import JobQueue
+from tests.faults.spawned import spawning
+
+
+@pytest.fixture
+def queue(tmp_path):
+    with JobQueue(str(tmp_path / "jobs.db")) as queue:
+        yield queue
+
+
+@pytest.fixture
+def spawn_worker(tmp_path):
+    with spawning(tmp_path) as spawn:
+        yield spawn
