@@ -449,8 +449,10 @@ class SqliteStorage(Storage):
         return self._read(maintenance.check)
 
     def backup(self, target: str) -> None:
-        with self._opened().watching(self._timeout) as connection:
-            maintenance.backup(connection, target)
+        database = self._opened()
+        descriptor = maintenance.new_file(target)
+        with database.watching(self._timeout) as connection:
+            maintenance.backup(connection, target, descriptor)
 
     def vacuum(self) -> None:
         self._opened().maintain(maintenance.vacuum, self._timeout)

@@ -299,9 +299,7 @@ def _condition(tx: Tx, session: Session, *, paused: bool) -> tuple[str, list[obj
         condition += f" AND serializer IN ({_marks(len(takes.serializers))})"
         parameters += [bindable(name) for name in takes.serializers]
     if takes.allow is not None:
-        tx.connection.create_function(
-            "gigq_allows", 1, lambda function: takes.allows(function), deterministic=True
-        )
+        tx.connection.create_function("gigq_allows", 1, takes.allows, deterministic=True)
         condition += " AND gigq_allows(function)"
     return condition, parameters
 

@@ -39,6 +39,8 @@ from gigq.storages.sqlite.wakeup import folder_of
 T = TypeVar("T")
 #: Reading connections that are kept for the next reader.
 _POOL = 8
+#: Milliseconds by which two bounds of a wait may differ.
+_NEAR = 50
 #: Bytes that the write-ahead log keeps on disk after a large transaction.
 _JOURNAL_LIMIT = 64 * 1024 * 1024
 
@@ -244,7 +246,8 @@ class Database:
             with self._begun(timeout) as connection:
                 total = Tx(connection, 0, 0)
                 for member in batch:
-                    outcomes.append(_under_savepoint(connection, member, total))
+                    # No comprehension: an interrupt must find what was done before it.
+                    outcomes.append(_under_savepoint(connection, member, total))  # noqa: PERF401
                 total.write_counts()
         except BaseException:
             # An interrupt that came when the commit had been made changes nothing for the others.
@@ -331,8 +334,8 @@ class Database:
 
     def _wait_at_most(self, connection: sqlite3.Connection, deadline: float) -> None:
         milliseconds = max(1, round((deadline - time.monotonic()) * 1000))
-        # A new value for each call would cost a statement each; one within 50 ms will do.
-        if abs(milliseconds - self._busy_timeout) > 50:
+        # A new value for each call would cost a statement each: one that is near will do.
+        if abs(milliseconds - self._busy_timeout) > _NEAR:
             connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
             self._busy_timeout = milliseconds
 
@@ -498,6 +501,7 @@ def _lies_still(location: Location) -> bool:
 
 
 def closed(location: Location) -> QueueClosed:
+    """For a storage object that is not open."""
     return QueueClosed(
         f"{location.url} is not open: it was closed, or never opened.\nCall open() first."
     )

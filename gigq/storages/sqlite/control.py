@@ -126,23 +126,25 @@ def _name_anew(tx: Tx, stays: dict[int, BadEnd]) -> None:
 
 
 def _refuse_removed_parents(tx: Tx, back: Collection[int]) -> None:
-    row = tx.one(
-        """
-        SELECT j.name, j.id, json_group_array(d.value) FROM json_each(?) AS s
-            CROSS JOIN job AS j ON j.seq = s.value CROSS JOIN json_each(j.dependencies) AS d
-        WHERE j.wants_parents AND NOT EXISTS (SELECT 1 FROM job AS p WHERE p.id = d.value)
-        GROUP BY j.seq ORDER BY j.seq LIMIT 1
-        """,
-        [json.dumps(sorted(back))],
+    rows = json.loads(
+        tx.value(
+            "SELECT json_group_array(json_array(name, id, dependencies)) FROM job "
+            "WHERE seq IN (SELECT value FROM json_each(?)) "
+            "AND wants_parents AND dependencies IS NOT NULL",
+            [json.dumps(sorted(back))],
+        )
     )
-    if row is None:
-        return
-    gone = json.loads(row[2])
-    raise ParentsRemoved(
-        f"The job {row[0]!r} ({row[1]}) is given its parents' results, and these parents were "
-        f"cleared: {listed(gone)}.\nNothing was changed. Submit the parents and this job anew.",
-        gone,
-    )
+    for name, job_id, dependencies in rows:
+        parents = json.loads(dependencies)
+        there = seqs_of(tx, parents)
+        gone = [parent for parent in parents if parent not in there]
+        if gone:
+            raise ParentsRemoved(
+                f"The job {name!r} ({job_id}) is given its parents' results, and these parents were "
+                f"cleared: {listed(gone)}.\n"
+                "Nothing was changed. Submit the parents and this job anew.",
+                gone,
+            )
 
 
 def _requeue(tx: Tx, back: Collection[int]) -> None:

@@ -1,7 +1,5 @@
 """SQLite's errors in gigq's words: what happened, why it may be, what to do."""
 
-# ruff: noqa: S608 - statements are put together from this package's own constants; values are bound
-
 from __future__ import annotations
 
 import os
@@ -22,7 +20,7 @@ from gigq.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from gigq.storages.sqlite.location import Location
 
@@ -50,36 +48,13 @@ def translated(location: Location, *, opening: bool = False) -> Iterator[None]:
 def translate(location: Location, error: sqlite3.Error, *, opening: bool = False) -> StorageError:
     """The error of ours that says what this error of SQLite means."""
     said = f"(SQLite says: {error})"
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return busy(location)
-        case sqlite3.SQLITE_FULL:
-            return StorageFull(
-                f"{location.url}: there is no room left on its disk {said}.\n"
-                "Nothing was changed. Make room; workers go on by themselves when there is some."
-            )
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-            return StorageReadOnly(
-                f"{location.url} may be read but not written {said}.\n"
-                "Nothing was changed. SQLite writes the file and others beside it: check the "
-                "permissions of both the file and its folder."
-            )
-        case sqlite3.SQLITE_NOTADB:
-            return not_a_database(location) if opening else _corrupt(location, said)
-        case sqlite3.SQLITE_CORRUPT:
-            return _corrupt(location, said)
-        case sqlite3.SQLITE_CANTOPEN:
-            return _cannot_open(location, said)
-        case sqlite3.SQLITE_IOERR:
-            return StorageUnavailable(
-                f"{location.url}: the disk or file system failed {said}.\n"
-                "Whether the last change was kept is unknown. Look at the disk and the system's log."
-            )
-        case sqlite3.SQLITE_TOOBIG:
-            return StorageError(
-                f"{location.url}: a value is larger than SQLite can store, about 1 GB {said}.\n"
-                "Nothing was changed. Store large data in a file and pass its path."
-            )
+    # Extended codes, such as SQLITE_BUSY_SNAPSHOT, carry their plain one in the lowest byte.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_NOTADB and opening:
+        return not_a_database(location)
+    meaning = _MEANINGS.get(code)
+    if meaning is not None:
+        return meaning(location, said)
     return StorageError(f"{location.url}: SQLite refused {said}. Nothing was changed.")
 
 
@@ -94,6 +69,7 @@ def busy(location: Location) -> StorageBusy:
 
 
 def not_a_database(location: Location) -> ForeignDatabase:
+    """For what was never ours."""
     return ForeignDatabase(
         f"{location.url} is no SQLite database: it was left as it was.\n"
         "Choose another path, or move that file away."
@@ -132,3 +108,50 @@ def _cannot_open(location: Location, said: str) -> StorageError:
         f"{location.url} cannot be opened: {why} {said}.\n"
         "Check the path and the permissions of the file and its folder."
     )
+
+
+def _full(location: Location, said: str) -> StorageError:
+    return StorageFull(
+        f"{location.url}: there is no room left on its disk {said}.\n"
+        "Nothing was changed. Make room; workers go on by themselves when there is some."
+    )
+
+
+def _read_only(location: Location, said: str) -> StorageError:
+    return StorageReadOnly(
+        f"{location.url} may be read but not written {said}.\n"
+        "Nothing was changed. SQLite writes the file and others beside it: check the permissions of "
+        "both the file and its folder."
+    )
+
+
+def _disk_failed(location: Location, said: str) -> StorageError:
+    return StorageUnavailable(
+        f"{location.url}: the disk or file system failed {said}.\n"
+        "Whether the last change was kept is unknown. Look at the disk and the system's log."
+    )
+
+
+def _too_big(location: Location, said: str) -> StorageError:
+    return StorageError(
+        f"{location.url}: a value is larger than SQLite can store, about 1 GB {said}.\n"
+        "Nothing was changed. Store large data in a file and pass its path."
+    )
+
+
+def _busy(location: Location, _said: str) -> StorageError:
+    return busy(location)
+
+
+_MEANINGS: dict[int, Callable[[Location, str], StorageError]] = {
+    sqlite3.SQLITE_BUSY: _busy,
+    sqlite3.SQLITE_LOCKED: _busy,
+    sqlite3.SQLITE_FULL: _full,
+    sqlite3.SQLITE_READONLY: _read_only,
+    sqlite3.SQLITE_PERM: _read_only,
+    sqlite3.SQLITE_NOTADB: _corrupt,
+    sqlite3.SQLITE_CORRUPT: _corrupt,
+    sqlite3.SQLITE_CANTOPEN: _cannot_open,
+    sqlite3.SQLITE_IOERR: _disk_failed,
+    sqlite3.SQLITE_TOOBIG: _too_big,
+}

@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 
-
 if sys.platform != "win32":
     import fcntl
 

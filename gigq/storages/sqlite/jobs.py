@@ -14,7 +14,7 @@ from gigq.contracts.storage import Added, JobStatus, NewJob, refuse_cycles
 from gigq.errors import DuplicateJob, UnknownDependency
 from gigq.storages.sqlite.branches import BadEnd, spread
 from gigq.storages.sqlite.connection import bindable
-from gigq.storages.sqlite.schema import POLICY, STATUS, State
+from gigq.storages.sqlite.schema import POLICY, STATUS, State, tag_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -110,7 +110,7 @@ def _row(tx: Tx, job: NewJob, blockers: int, seq: int | None) -> tuple[object, .
         bindable(job.function),
         bindable(job.options),
         json.dumps(job.dependencies) if job.dependencies else None,
-        json.dumps(job.tags) if job.tags else None,
+        json.dumps([tag_to_json(tag) for tag in job.tags]) if job.tags else None,
         bindable(job.unique_key),
         bindable(job.workflow),
         job.params.data,
@@ -225,11 +225,15 @@ def store_edges(tx: Tx, edges: Sequence[tuple[int, int]]) -> None:
 # --- ids ------------------------------------------------------------------------------------------
 
 
+#: More ids than these are looked up by one statement.
+_SINGLY = 4
+
+
 def seqs_of(tx: Tx, job_ids: Sequence[str]) -> dict[str, int]:
     """The numbers of the jobs that are stored, by id, in the order asked."""
     found: dict[str, int] = {}
     plain = [job_id for job_id in job_ids if "\0" not in job_id]
-    if len(plain) > 4:
+    if len(plain) > _SINGLY:
         rows = tx.value(
             "SELECT json_group_array(json_array(j.id, j.seq)) "
             "FROM json_each(?) AS s CROSS JOIN job AS j ON j.id = s.value",
@@ -237,7 +241,7 @@ def seqs_of(tx: Tx, job_ids: Sequence[str]) -> dict[str, int]:
         )
         found = dict(json.loads(rows))
     # SQLite's JSON cuts a text at a NUL character, so that these ids go one by one.
-    for job_id in job_ids if len(plain) <= 4 else [each for each in job_ids if "\0" in each]:
+    for job_id in job_ids if len(plain) <= _SINGLY else [each for each in job_ids if "\0" in each]:
         row = tx.one("SELECT seq FROM job WHERE id = CAST(? AS TEXT)", [bindable(job_id)])
         if row:
             found[job_id] = row[0]

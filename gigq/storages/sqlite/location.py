@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from gigq.errors import ConfigError, StorageReplaced, StorageUnavailable
 
+_A_DAY = 86_400
 DURABILITIES = ("full", "normal")
 #: File systems whose locks and shared memory do not reach other hosts, by their names in /proc/mounts.
 #: A write-ahead log needs both (sqlite.org/wal.html, "Overview", disadvantage 2).
@@ -44,7 +45,7 @@ class Location:
         if self.busy_timeout is not None:
             options.append(f"busy_timeout={self.busy_timeout:g}")
         query = f"?{'&'.join(options)}" if options else ""
-        return f"sqlite:///{quote(self.path, safe='/ :@+,~')}{query}"
+        return f"sqlite:///{quote(self.path, safe='/ :@+,~', errors='surrogatepass')}{query}"
 
     def uri(self, mode: str) -> str:
         """For `sqlite3.connect(…, uri=True)`."""
@@ -74,7 +75,7 @@ def locate(target: str | os.PathLike[str]) -> Location:
                 f"{text!r} has a host, and a SQLite file has none.\n"
                 "Write sqlite:///jobs.db for a relative path, sqlite:////srv/jobs.db for an absolute one."
             )
-        path = unquote(path[1:])
+        path = unquote(path[1:], errors="surrogatepass")
         for option, value in parse_qsl(query, keep_blank_values=True):
             if option == "durability":
                 durability = _durability(text, value)
@@ -106,7 +107,7 @@ def _durability(url: str, value: str) -> str:
 def _seconds(url: str, value: str) -> float:
     with contextlib.suppress(ValueError):
         seconds = float(value)
-        if 0 <= seconds <= 86_400:
+        if 0 <= seconds <= _A_DAY:
             return seconds
     raise ConfigError(f"{url!r}: busy_timeout={value!r} is no number of seconds from 0 to 86400.")
 
@@ -174,14 +175,12 @@ def file_system(path: str, mounts: str = "/proc/mounts") -> str:
         return ""
     best, kind = "", ""
     for line in table.splitlines():
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
+        _, point, mounted, *_ = [*line.split(" "), "", "", ""]
         # proc_mounts(5) writes blanks in a mount point as \040.
-        point = fields[1].encode("utf-8", "surrogateescape").decode("unicode_escape")
+        point = point.replace("\\040", " ")
         inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, fields[2]
+        if point and inside and len(point) >= len(best):
+            best, kind = point, mounted
     return kind
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gigq.errors import StorageUnavailable
 from gigq.storages.sqlite.location import file_system
 from gigq.storages.sqlite.schema import COUNTED, COUNTED_OF, STATUS
 
@@ -24,7 +25,7 @@ def check(tx: Tx) -> list[str]:
     """One sentence per finding: SQLite's own, then what our counters promise."""
     found = [row[0] for row in tx.run("PRAGMA integrity_check")]
     damage = [f"SQLite finds: {line}" for line in found if line != "ok"]
-    return damage + [*_wrong_counts(tx), *_wrong_blockers(tx), *_wrong_owners(tx)]
+    return [*damage, *_wrong_counts(tx), *_wrong_blockers(tx), *_wrong_owners(tx)]
 
 
 def _wrong_counts(tx: Tx) -> Iterator[str]:
@@ -81,13 +82,29 @@ def _wrong_owners(tx: Tx) -> Iterator[str]:
         )
 
 
-def backup(connection: sqlite3.Connection, target: str) -> None:
-    """A consistent copy, readable by its owner only, synced before it is done.
+def new_file(target: str) -> int:
+    """A descriptor of a new file that only its owner can read.
 
     Raises:
         FileExistsError: Something is there already.
     """
-    descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    try:
+        return os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    except FileExistsError as error:
+        raise FileExistsError(
+            error.errno,
+            "There is something already; a backup overwrites nothing. Choose a new name",
+            target,
+        ) from error
+    except OSError as error:
+        raise StorageUnavailable(
+            f"The backup cannot be written to {target!r}: {error}.\n"
+            "Nothing was changed. Choose a folder that exists and that you may write to."
+        ) from error
+
+
+def backup(connection: sqlite3.Connection, target: str, descriptor: int) -> None:
+    """A consistent copy into a new file, synced before it is done; no file where it failed."""
     try:
         copy = sqlite3.connect(target, isolation_level=None)
         try:

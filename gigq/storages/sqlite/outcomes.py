@@ -10,7 +10,7 @@ decides in Python, and writes with a statement per kind, however many runs there
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, assert_never
 
 from gigq.contracts.storage import (
@@ -37,7 +37,6 @@ from gigq.storages.sqlite.schema import RUN_STATUS, STATUS, State, pending_state
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from gigq.contracts.serializer import Payload
     from gigq.storages.sqlite.connection import Tx
 
 #: Results up to this size are written in one statement with the others of their turn.
@@ -175,46 +174,65 @@ def settle(
         limit: A larger result cannot be stored.
     """
     _begin(tx, session, rows, started)
-    stale: list[Run] = []
-    refused: list[Refused] = []
-    completed: list[tuple[RunRow, Completed]] = []
-    changes: list[Change] = []
-    stopped: list[RunRow] = []
+    sorting = _Sorting(tx, session, rows, repeated, limit)
     for outcome in outcomes:
-        row = rows.get(outcome.run.job_id)
-        if row is None or not _is_owned(row, session, outcome.run):
-            if not (repeated and _is_recorded(tx, row, session, outcome.run)):
-                stale.append(outcome.run)
-            continue
-        if isinstance(outcome, Ended):
-            if row.stops:
-                stopped.append(row)
-                row.owned = 0
-            else:
-                stale.append(outcome.run)
-            continue
-        if row.stops:
-            if not (repeated and isinstance(outcome, TimedOut)):
-                stale.append(outcome.run)
-            continue
-        kept, reason = _keepable(outcome, limit)
-        if reason:
-            refused.append(Refused(outcome.run, reason))
-        if isinstance(kept, Completed):
-            completed.append((row, kept))
+        sorting.take(outcome)
+    if sorting.completed:
+        _complete(tx, session, sorting.completed)
+    if sorting.changes:
+        apply(tx, session.worker.worker_id, session.worker.slots, sorting.changes)
+    if sorting.stopped:
+        end_stopping(tx, sorting.stopped)
+    return Settled(tuple(sorting.stale), tuple(sorting.refused))
+
+
+@dataclass(slots=True)
+class _Sorting:
+    """Sorts the outcomes of a turn by what is to be written; writes nothing itself.
+
+    Attributes:
+        completed, changes, stopped: To be written, in this order.
+        stale, refused: To be told.
+    """
+
+    tx: Tx
+    session: Session
+    rows: dict[str, RunRow]
+    repeated: bool
+    limit: int
+    completed: list[tuple[RunRow, Completed]] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    stopped: list[RunRow] = field(default_factory=list)
+    stale: list[Run] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+
+    def take(self, outcome: Outcome) -> None:
+        row = self.rows.get(outcome.run.job_id)
+        if row is None or not _is_owned(row, self.session, outcome.run):
+            known = self.repeated and _is_recorded(self.tx, row, self.session, outcome.run)
+            if not known:
+                self.stale.append(outcome.run)
+        elif row.stops and isinstance(outcome, Ended):
+            self.stopped.append(row)
             row.owned = 0
-        else:
-            change = _decide(row, kept)
-            changes.append(change)
-            row.owned = not change.ended
-            row.state = State.STOPPING if change.end is None else change.end
-    if completed:
-        _complete(tx, session, completed)
-    if changes:
-        apply(tx, session.worker.worker_id, session.worker.slots, changes)
-    if stopped:
-        end_stopping(tx, stopped)
-    return Settled(tuple(stale), tuple(refused))
+        elif row.runs and not isinstance(outcome, Ended):
+            self._record(row, outcome)
+        elif not (self.repeated and isinstance(outcome, TimedOut)):
+            self.stale.append(outcome.run)
+
+    def _record(self, row: RunRow, outcome: Outcome) -> None:
+        kept, reason = _keepable(outcome, self.limit)
+        if reason:
+            self.refused.append(Refused(outcome.run, reason))
+        if isinstance(kept, Completed):
+            self.completed.append((row, kept))
+            row.owned = 0
+            return
+        change = _decide(row, kept)
+        self.changes.append(change)
+        # A second outcome of this run, in this very call, finds what the first has made of it.
+        row.owned = int(not change.ended)
+        row.state = State.STOPPING if change.end is None else change.end
 
 
 def _is_owned(row: RunRow, session: Session, run: Run) -> bool:
@@ -330,28 +348,46 @@ def _begin(tx: Tx, session: Session, rows: dict[str, RunRow], started: Sequence[
 
 def _complete(tx: Tx, session: Session, completed: Sequence[tuple[RunRow, Completed]]) -> None:
     """running → completed, and the dependents' edges close in the same step."""
+    by_serializer: dict[str, list[tuple[RunRow, Completed]]] = {}
+    for row, outcome in completed:
+        by_serializer.setdefault(outcome.result.serializer, []).append((row, outcome))
+        tx.move(row.queue, JobStatus.RUNNING, JobStatus.COMPLETED)
+    for serializer, group in by_serializer.items():
+        _store_results(tx, session, serializer, group)
+    parents = [row.seq for row, _ in completed if row.kids]
+    if parents:
+        release(tx, parents)
+    tx.pulses = True
+
+
+def _store_results(
+    tx: Tx, session: Session, serializer: str, completed: Sequence[tuple[RunRow, Completed]]
+) -> None:
+    """One blob for all small results, and where in it each lies: JSON carries no bytes, and a slice of
+    a bound value costs only its own copy."""
     parts: list[bytes] = []
-    table: list[list[object]] = []
+    table: list[tuple[int, int, int, int]] = []
     offset = 1
     for row, outcome in completed:
         data = outcome.result.data if len(outcome.result.data) <= _TOGETHER else b""
-        table.append([row.seq, outcome.slot, offset, len(data), outcome.result.serializer])
+        table.append((row.seq, outcome.slot, offset, len(data)))
         parts.append(data)
         offset += len(data)
-        tx.move(row.queue, JobStatus.RUNNING, JobStatus.COMPLETED)
-    # One blob for all: JSON carries no bytes, and a slice of a bound value costs only its own copy.
     tx.run(
         f"""
         UPDATE job SET state = 7, owned = 0, wish = 0, error = NULL, completed = :wall,
             updated = :wall, started = iif(begun, started, :wall),
             worker = {_label("json_extract(s.value, '$[1]')")},
-            result = substr(:results, json_extract(s.value, '$[2]'), json_extract(s.value, '$[3]')),
-            result_serializer = json_extract(s.value, '$[4]')
+            result = coalesce(
+                substr(:results, json_extract(s.value, '$[2]'), json_extract(s.value, '$[3]')), x''
+            ),
+            result_serializer = CAST(:serializer AS TEXT)
         FROM json_each(:table) AS s WHERE job.seq = json_extract(s.value, '$[0]')
         """,
         {
             "wall": tx.wall,
             "results": b"".join(parts),
+            "serializer": bindable(serializer),
             "table": json.dumps(table),
             "slots": session.worker.slots,
             "worker": bindable(session.worker.worker_id),
@@ -360,10 +396,6 @@ def _complete(tx: Tx, session: Session, completed: Sequence[tuple[RunRow, Comple
     for row, outcome in completed:
         if len(outcome.result.data) > _TOGETHER:
             tx.run("UPDATE job SET result = ? WHERE seq = ?", [outcome.result.data, row.seq])
-    parents = [row.seq for row, _ in completed if row.kids]
-    if parents:
-        release(tx, parents)
-    tx.pulses = True
 
 
 def apply(tx: Tx, worker_id: str, slots: int, changes: Sequence[Change]) -> None:
@@ -379,8 +411,9 @@ def apply(tx: Tx, worker_id: str, slots: int, changes: Sequence[Change]) -> None
         for each in changes
     ]  # fmt: skip
     names = (
-        "seq ended attempts error due_mono due_wall owned status slot trace lost by_user".split()
-    )
+        "seq", "ended", "attempts", "error", "due_mono", "due_wall", "owned", "status", "slot", "trace",
+        "lost", "by_user",
+    )  # fmt: skip
     columns = ", ".join(
         f"json_extract(value, '$[{number}]') AS {name}" for number, name in enumerate(names)
     )
@@ -458,7 +491,3 @@ def give_back(row: RunRow) -> Change:
     """What becomes of a run whose worker leaves."""
     run = Run(row.id, row.run, row.seq)  # type: ignore[arg-type]
     return _decide(row, Stopped(run) if row.begun else HandedBack(run))
-
-
-def payload_size(payload: Payload | None) -> int:
-    return 0 if payload is None else len(payload.data)

@@ -32,6 +32,8 @@ from gigq.storages.sqlite.schema import (
     STATUS,
     State,
     states_of,
+    tag_from_json,
+    tag_to_json,
 )
 
 if TYPE_CHECKING:
@@ -130,7 +132,7 @@ def _record(tx: Tx, row: Sequence[Any]) -> tuple[int, JobRecord]:
         on_parent_failure=POLICY_OF[job["on_parent_failure"]],
         wants_parents=bool(job["wants_parents"]),
         unique_key=job["unique_key"],
-        tags=tuple(json.loads(job["tags"] or "[]")),
+        tags=tuple(map(tag_from_json, json.loads(job["tags"] or "[]"))),
         workflow=job["workflow"],
         options=job["options"],
         cancelled_by=job["cancelled_by"] or "",
@@ -166,13 +168,17 @@ def _phase(state: State, *, waits: bool, retrying: bool) -> Phase:
 # --- find -----------------------------------------------------------------------------------------
 
 
+#: All numbers of so many digits fit SQLite's integers.
+_DIGITS = 18
+
+
 def cursor_seq(cursor: str) -> int:
     """Where a walk goes on.
 
     Raises:
         ValueError: No cursor of this storage.
     """
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= _DIGITS):
         raise ValueError(f"{cursor!r} is not a cursor that this storage gave.")
     return int(cursor)
 
@@ -205,45 +211,51 @@ def _index(where: JobFilter) -> str:
     return "NOT INDEXED"
 
 
+#: Where `JobFilter.text` is looked for.
+_TEXTS = (
+    "id", "name", "function", "coalesce(json_extract(options, '$.description'), '')",
+    "coalesce(json_extract(error, '$[1]'), '')",
+)  # fmt: skip
+
+
 def _conditions(where: JobFilter) -> tuple[list[str], list[object]]:
     conditions: list[str] = []
     parameters: list[object] = []
     if where.statuses is not None:
-        states = states_of(where.statuses)
-        conditions.append(f"state IN ({', '.join(map(str, states))})")
-        if states and min(states) >= State.FAILED:
-            conditions.append("state >= 8")
-        if where.statuses == frozenset({JobStatus.RUNNING}):
-            conditions.append("owned = 1")
+        conditions += _of_statuses(where.statuses)
     if where.workflow:
         conditions.append("workflow <> ''")
-    for column, wanted in (
-        ("queue", where.queue),
-        ("name", where.name),
-        ("workflow", where.workflow),
-    ):
+    compared = (
+        ("queue = CAST(? AS TEXT)", bindable(where.queue)),
+        ("name = CAST(? AS TEXT)", bindable(where.name)),
+        ("workflow = CAST(? AS TEXT)", bindable(where.workflow)),
+        ("created >= ?", where.created_from_us),
+        ("created < ?", where.created_before_us),
+    )
+    for condition, wanted in compared:
         if wanted is not None:
-            conditions.append(f"{column} = CAST(? AS TEXT)")
-            parameters.append(bindable(wanted))
+            conditions.append(condition)
+            parameters.append(wanted)
     if where.tag is not None:
         conditions.append(
             "EXISTS (SELECT 1 FROM json_each(tags) AS t WHERE t.value = CAST(? AS TEXT))"
         )
-        parameters.append(bindable(where.tag))
-    if where.created_from_us is not None:
-        conditions.append("created >= ?")
-        parameters.append(where.created_from_us)
-    if where.created_before_us is not None:
-        conditions.append("created < ?")
-        parameters.append(where.created_before_us)
+        parameters.append(bindable(tag_to_json(where.tag)))
     if where.text is not None:
-        texts = (
-            "id", "name", "function", "coalesce(json_extract(options, '$.description'), '')",
-            "coalesce(json_extract(error, '$[1]'), '')",
-        )  # fmt: skip
-        conditions.append(f"({' OR '.join(f'instr({text}, CAST(? AS TEXT))' for text in texts)})")
-        parameters += [bindable(where.text)] * len(texts)
+        conditions.append(f"({' OR '.join(f'instr({each}, CAST(? AS TEXT))' for each in _TEXTS)})")
+        parameters += [bindable(where.text)] * len(_TEXTS)
     return conditions, parameters
+
+
+def _of_statuses(statuses: frozenset[JobStatus]) -> list[str]:
+    """The condition, and what makes the planner see that a partial index covers it."""
+    states = states_of(statuses)
+    conditions = [f"state IN ({', '.join(map(str, states))})"]
+    if states and min(states) >= State.FAILED:
+        conditions.append("state >= 8")
+    if states == [State.RUNNING]:
+        conditions.append("owned = 1")
+    return conditions
 
 
 # --- the rest -------------------------------------------------------------------------------------

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from gigq.contracts.serializer import Payload
 from gigq.contracts.storage import ExecutionStatus, JobRecord, JobStatus, Phase
 from gigq.errors import DuplicateJob
-from gigq.storages.sqlite.branches import bad_parents, cancel_for, recount, spread
-from gigq.storages.sqlite.branches import BadEnd
+from gigq.storages.sqlite.branches import BadEnd, bad_parents, cancel_for, recount, spread
 from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.jobs import seqs_of, store_edges
-from gigq.storages.sqlite.schema import ENDED, POLICY, State
+from gigq.storages.sqlite.schema import ENDED, POLICY, State, tag_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +38,7 @@ def restore(tx: Tx, snapshots: Sequence[Snapshot]) -> int:
 def _insert(tx: Tx, snapshot: Snapshot) -> int:
     job = snapshot.job
     if not isinstance(job.params, Payload):
-        raise ValueError(
+        raise ValueError(  # noqa: TRY004 - a value of `find`, where one of `export` is needed
             f"The snapshot of {job.id} has no parameters: a record of `find` is no snapshot."
         )
     columns = _columns(tx, job, job.params)
@@ -108,7 +107,7 @@ def _columns(tx: Tx, job: JobRecord, params: Payload) -> Mapping[str, object]:
         "function": bindable(job.function),
         "options": bindable(job.options),
         "dependencies": json.dumps(job.dependencies) if job.dependencies else None,
-        "tags": json.dumps(job.tags) if job.tags else None,
+        "tags": json.dumps([tag_to_json(tag) for tag in job.tags]) if job.tags else None,
         "unique_key": bindable(job.unique_key),
         "workflow": bindable(job.workflow),
         "cancelled_by": bindable(job.cancelled_by or None),

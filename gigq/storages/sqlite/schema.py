@@ -229,9 +229,21 @@ def rebase(connection: sqlite3.Connection, boot: str, wall: int, mono: int) -> N
     connection.execute("UPDATE meta SET value = ? WHERE key = 'boot'", [boot])
 
 
+def tag_to_json(tag: str) -> str:
+    """A tag in which SQLite's JSON finds nothing to cut off: it ends a text at a NUL character."""
+    return tag.replace("\\", "\\\\").replace("\0", "\\0")
+
+
+def tag_from_json(text: str) -> str:
+    """What `tag_to_json` was given."""
+    return "\\".join(part.replace("\\0", "\0") for part in text.split("\\\\"))
+
+
 def retention_to_json(ages_us: dict[JobStatus, int]) -> str:
+    """For `meta`."""
     return json.dumps({str(status): age for status, age in ages_us.items()})
 
 
 def retention_from_json(text: str) -> dict[JobStatus, int]:
+    """From `meta`."""
     return {JobStatus(status): age for status, age in json.loads(text).items()}

@@ -1,7 +1,5 @@
 """Sessions: a worker's life in the storage, and what becomes of its jobs when it is over."""
 
-# ruff: noqa: S608 - statements are put together from this package's own constants; values are bound
-
 from __future__ import annotations
 
 import json
