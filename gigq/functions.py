@@ -333,7 +333,7 @@ def _wrapped(home: types.ModuleType, name: str) -> object:
 
 
 def _is_script(where: str) -> bool:
-    return where.endswith(".py") or Path(where).is_absolute()
+    return where.endswith(".py") or "/" in where or "\\" in where
 
 
 def _import(module: str, ref: str) -> types.ModuleType:

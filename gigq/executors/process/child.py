@@ -1,0 +1,232 @@
+"""What runs in a child process: read a call, run it, write its report, again.
+
+Started by `spawn` as `python -c …`; the user's script is not imported before a job needs it. Each report
+is written by itself, so that none is lost in a buffer when a later call kills the process.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # `signal` wraps it in enums, ten times as slow
+import io
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import Context
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gigq.contracts.executor import Call, Ending, Report, RunCall
+from gigq.contracts.storage import ErrorInfo
+from gigq.executors.process.marker import Marker
+from gigq.executors.process.wire import (
+    Kind,
+    call_from_wire,
+    pack,
+    read_frame,
+    report_to_wire,
+    unpack,
+    write_all,
+)
+
+_PR_SET_PDEATHSIG = 1
+#: Said to the kernel's OOM killer: take me before the worker.
+_OOM_SCORE = "500"
+#: Beyond are those for real-time programs, which nobody sets in a job and which cost time to look at.
+_LAST_CLASSIC_SIGNAL = 31
+
+
+def main(calls: int, reports: int, marker: int, parent: int) -> None:
+    """Serve calls until the parent closes its end.
+
+    Args:
+        calls, reports, marker: Descriptors to read from, to write to, and to map.
+        parent: The worker's process id.
+    """
+    _end_with(parent)
+    _prefer_for_oom()
+    stream = os.fdopen(calls, "rb", buffering=1 << 16)
+    words = Marker(marker)
+    os.close(marker)
+    try:
+        run = _load_run(read_frame(stream))
+    except BaseException as error:
+        write_all(reports, pack([Kind.BROKEN, f"{type(error).__name__}: {error}"]))
+        raise
+    _flush_each_line()
+    write_all(reports, pack([Kind.READY]))
+    _serve(stream, reports, words, run)
+
+
+def _serve(stream: BinaryIO, reports: int, words: Marker, run: RunCall) -> None:
+    surroundings = _Surroundings()
+    ticket = 0
+    while (body := read_frame(stream)) is not None:
+        for fields in unpack(body):
+            ticket += 1
+            if not words.start(ticket):
+                write_all(reports, pack([Kind.SKIPPED, ticket]))
+                continue
+            began = time.monotonic_ns()
+            report = _run(run, call_from_wire(fields))
+            elapsed_us = (time.monotonic_ns() - began) // 1_000
+            surroundings.restore()
+            write_all(reports, _packed(ticket, elapsed_us, report))
+
+
+def _packed(ticket: int, elapsed_us: int, report: Report) -> bytes:
+    try:
+        return pack([Kind.REPORT, ticket, elapsed_us, report_to_wire(report)])
+    except (ValueError, OverflowError, TypeError) as error:
+        message = f"The job ran, but its report cannot travel to the worker: {error}."
+        failed = Report(report.run, Ending.GAVE_UP, error=ErrorInfo("too large", message))
+        return pack([Kind.REPORT, ticket, elapsed_us, report_to_wire(failed)])
+
+
+def _run(run: RunCall, call: Call) -> Report:
+    try:
+        with _memory_limit(call.memory_limit):
+            # A context of its own: what a job sets in context variables ends with it.
+            return Context().run(run, call)
+    except BaseException as error:  # `run` must not raise; the process outlives one that does
+        no_memory = isinstance(error, MemoryError) and call.memory_limit is not None
+        ending = Ending.OUT_OF_MEMORY if no_memory else Ending.RAISED
+        message = f"The run function itself raised: {error!r:.500}"
+        return Report(call.run, ending, error=ErrorInfo(type(error).__qualname__, message))
+
+
+# --- what must not leak from job to job -----------------------------------------------------------
+
+
+class _Surroundings:
+    """Working directory, environment, import path, signal handlers and alarms as they were."""
+
+    def __init__(self) -> None:
+        self._folder = os.getcwd()  # noqa: PTH109 - compared after each job, as cheaply as can be
+        self._environment = dict(os.environ)
+        # The bytes behind it: to compare those takes 1 µs, the mapping itself 30.
+        self._raw: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
+        self._raw_before = dict(self._raw)
+        self._path = list(sys.path)
+        self._signals = [
+            number
+            for number in map(int, signal.valid_signals())
+            if number <= _LAST_CLASSIC_SIGNAL and number not in (signal.SIGKILL, signal.SIGSTOP)
+        ]
+        self._handlers = list(map(_signal.getsignal, self._signals))
+
+    def restore(self) -> None:
+        """Put back what the job changed."""
+        if self._moved():
+            os.chdir(self._folder)
+        if self._raw != self._raw_before:
+            os.environ.clear()
+            os.environ.update(self._environment)
+        if sys.path != self._path:
+            sys.path[:] = self._path
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if list(map(_signal.getsignal, self._signals)) != self._handlers:
+            for number, handler in zip(self._signals, self._handlers, strict=True):
+                if handler is not None:  # one that C code had set
+                    signal.signal(number, handler)
+
+    def _moved(self) -> bool:
+        try:
+            return os.getcwd() != self._folder  # noqa: PTH109
+        except OSError:  # the job removed the folder that it had moved to
+            return True
+
+
+@contextmanager
+def _memory_limit(limit: int | None) -> Iterator[None]:
+    """Let the process use `limit` bytes of private memory more than it uses now."""
+    if limit is None or sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = _private_memory() + limit
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _private_memory() -> int:
+    """What RLIMIT_DATA is compared with: private writable mappings (proc(5), VmData)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status has no VmData")
+
+
+# --- start ----------------------------------------------------------------------------------------
+
+
+def _load_run(body: bytes | None) -> RunCall:
+    if body is None:
+        raise SystemExit(0)  # the parent went away before it said anything
+    first = pickle.loads(body)  # noqa: S301 - written by our own parent, into our own pipe
+    run: RunCall = _ScriptUnpickler(first["run"], first["main"]).load()
+    return run
+
+
+class _ScriptUnpickler(pickle.Unpickler):
+    """Reads what the parent bound to `run`; its script is loaded only if something in there is from
+    it, the way multiprocessing's spawn does."""
+
+    def __init__(self, data: bytes, main: dict[str, str]) -> None:
+        super().__init__(io.BytesIO(data))
+        self._main = main
+
+    def find_class(self, module: str, name: str) -> Any:
+        """As pickle does, once the script is there."""
+        if module == "__main__" and self._main:
+            from multiprocessing import spawn
+
+            spawn.prepare(self._main)
+            self._main = {}
+        return super().find_class(module, name)
+
+
+def _flush_each_line() -> None:
+    """What a job printed is out when its process is killed."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+
+
+def _prefer_for_oom() -> None:
+    with suppress(OSError):  # not Linux, or not allowed: it only makes a good choice likelier
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+
+
+def _end_with(parent: int) -> None:
+    """Make this process end when the worker does, whatever it is doing then."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        _watch(lambda: os.getppid() != parent)
+    if os.getppid() != parent:  # it died before we could ask for the signal
+        os._exit(0)
+
+
+def _watch(orphaned: Callable[[], bool]) -> None:
+    """Where there is no parent-death signal: look several times a second."""
+
+    def look() -> None:
+        while not orphaned():
+            time.sleep(0.1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=look, name="gigq-watch-parent", daemon=True).start()
