@@ -15,7 +15,9 @@ import click
 
 from gigq.cli.command import Shell, command, pass_shell
 from gigq.cli.exits import DONE, NOT_FOUND, REFUSED, code_of
+from gigq.cli.output import many
 from gigq.cli.values import chosen_filters, filters
+from gigq.contracts.storage import JobStatus
 from gigq.errors import DuplicateJob, ParentsRemoved
 
 if TYPE_CHECKING:
@@ -26,9 +28,14 @@ _ENDED_BADLY = ("failed", "timeout", "cancelled")
 
 @dataclass
 class _Tally:
-    """What was done job by job, and the exit code that follows."""
+    """What was done job by job, and the exit code that follows.
+
+    Attributes:
+        asked: Running jobs that were asked to stop.
+    """
 
     done: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     code: int = DONE
 
@@ -61,7 +68,8 @@ def _cancel(queue: JobQueue, ids: Sequence[str], *, running: bool) -> _Tally:
     tally = _Tally()
     for job_id in ids:
         if queue.cancel(job_id, running=running):
-            tally.done.append(job_id)
+            ended = queue.get_status(job_id).get("status") == JobStatus.CANCELLED
+            (tally.done if ended else tally.asked).append(job_id)
             continue
         rule = (
             "pending and running jobs" if running else "pending jobs (--running: running ones too)"
@@ -129,15 +137,20 @@ def _tell_each(shell: Shell, verb: str, participle: str, tally: _Tally) -> int:
     def lines() -> None:
         for job_id in tally.done:
             shell.out.line(f"Job {job_id} {participle}.")
+        for job_id in tally.asked:
+            shell.out.line(f"Job {job_id} was asked to stop.")
         for job_id, why in tally.refused.items():
             shell.out.error(f"Could not {verb} job {job_id}: {why}", tally.code)
 
-    shell.out.answer({participle: tally.done, "refused": tally.refused}, lines)
+    document = {participle: tally.done, "asked_to_stop": tally.asked, "refused": tally.refused}
+    shell.out.answer(document, lines)
     return tally.code
 
 
 def _tell_count(shell: Shell, count: int, participle: str) -> int:
-    shell.out.answer({"count": count}, lambda: shell.out.line(f"{count} jobs {participle}."))
+    shell.out.answer(
+        {"count": count}, lambda: shell.out.line(f"{many(count, 'job')} {participle}.")
+    )
     return DONE
 
 

@@ -77,8 +77,8 @@ class Shell:
         from gigq.queue import JobQueue
 
         self.log(logging.WARNING)
+        self.refuse_private()
         with JobQueue(self.target.value, initialize=create) as queue:
-            _refuse_private(queue.storage)
             yield queue
 
     @contextmanager
@@ -237,8 +237,11 @@ def run(group: click.Group, args: Sequence[str] | None, prog_name: str | None, *
         return exits.INTERRUPTED
     except click.ClickException as error:
         return _misused(shell, error)
-    except (GigqError, exits.CommandFailed, OSError) as error:
+    except (GigqError, exits.CommandFailed) as error:
         return _fail(shell, error, str(error))
+    except OSError as error:
+        named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _fail(shell, error, named)
     except Exception as error:
         text = (
             f"{type(error).__name__}: {error}\n"

@@ -7,7 +7,9 @@ own. What it claims at the end it reads from the queue, job by job.
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +23,8 @@ import click
 from gigq.cli import demo_jobs
 from gigq.cli.command import Shell, command, pass_shell
 from gigq.cli.demo_crew import SLOTS, Member, crew
-from gigq.cli.exits import DONE, FAILED, NOT_FOUND, CommandFailed
-from gigq.cli.output import Output, Progress, size
+from gigq.cli.exits import DONE, FAILED, NOT_FOUND, TERMINATED, CommandFailed
+from gigq.cli.output import Output, Progress, many, size
 from gigq.contracts.storage import ExecutionStatus, JobFilter, JobStatus
 from gigq.text import plain, printable
 
@@ -82,11 +84,28 @@ def demo(shell: Shell, folder: Path | None, limit: int, keep: bool) -> int:
     """
     folder = (folder or Path(demo_jobs.__file__).parents[1]).resolve()
     story = _story(folder, limit)
-    with _place(shell, keep=keep) as (target, logs):
+    with _cleaning_up_when_terminated(), _place(shell, keep=keep) as (target, logs):
         proof = _play(shell.out, story, target, logs)
         if keep:
             shell.out.note(f"The queue is kept: gigq --db {target} list")
     return DONE if proof["ok"] else FAILED
+
+
+@contextmanager
+def _cleaning_up_when_terminated() -> Iterator[None]:
+    """TERM ends the demo as INT does: through every `finally`, so that no worker is left behind."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _story(folder: Path, limit: int) -> Story:
@@ -146,7 +165,7 @@ def _play(out: Output, story: Story, target: str, logs: Path) -> dict[str, Any]:
             with out.progress("Measuring", len(story.all_ids)) as progress:
                 _watch(queue, story, teller, progress)
             story.exit_codes = {
-                member.worker_id: member.stop()
+                member.worker_id: member.wait()
                 for member in story.members
                 if member is not story.killed
             }
@@ -200,8 +219,9 @@ def _watch(queue: JobQueue, story: Story, teller: _Teller, progress: Progress) -
             done, changed = now_done, time.monotonic()
         if story.killed is None and done >= len(story.files) // 2:
             _try_to_kill(queue, story, teller)
-        _check_patience(story, changed, f"{done} of {total}")
-        time.sleep(_LOOK_EVERY)
+        if done < total:  # workers end by themselves when all is done
+            _check_patience(story, changed, f"{done} of {total}")
+            time.sleep(_LOOK_EVERY)
 
 
 def _check_patience(story: Story, changed: float, how_far: str) -> None:
@@ -322,7 +342,7 @@ class _Teller:
         self._told = max(self._told, quarter)
 
     def killed(self, member: Member, count: int) -> None:
-        self._say(f"Killed worker {member.worker_id} (SIGKILL) while it ran {_jobs(count)}.")
+        self._say(f"Killed worker {member.worker_id} (SIGKILL) while it ran {many(count, 'job')}.")
 
     def ending(
         self, story: Story, report: Mapping[str, Any] | None, proof: Mapping[str, Any]
@@ -363,7 +383,3 @@ class _Teller:
         ]  # the ten largest kinds say enough
         if rows:
             self._out.table(("Kind", "Files", "Lines", "Size"), rows)
-
-
-def _jobs(count: int) -> str:
-    return "1 job" if count == 1 else f"{count} jobs"

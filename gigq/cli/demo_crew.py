@@ -12,7 +12,7 @@ from pathlib import Path
 
 SLOTS = 2
 _ALLOW = "gigq.cli.demo_jobs"
-_STOP_SECONDS = 20.0
+_END_SECONDS = 20.0
 
 
 @dataclass
@@ -43,10 +43,9 @@ class Member:
         # Reaped at once: until then the system still lists it.
         self.process.wait()
 
-    def stop(self) -> int:
-        """Ask it to end as a deployment would, and give its exit code."""
-        self.process.terminate()
-        return self.process.wait(_STOP_SECONDS)
+    def wait(self) -> int:
+        """Let it end, which it does by itself when nothing is left, and give its exit code."""
+        return self.process.wait(_END_SECONDS)
 
     def said(self) -> str:
         """The end of its log."""
@@ -73,7 +72,7 @@ def _start(target: str, queue: str, worker_id: str, folder: Path) -> Member:
     command = [
         sys.executable, "-m", "gigq", "--db", target, "worker", "--worker-id", worker_id,
         "--concurrency", str(SLOTS), "--executor", "thread", "--queues", queue, "--allow", _ALLOW,
-        "--lease", "5", "--polling-interval", "1",
+        "--lease", "5", "--polling-interval", "1", "--until-empty",
     ]  # fmt: skip
     with log.open("wb") as stream:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module

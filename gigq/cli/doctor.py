@@ -20,7 +20,7 @@ import click
 
 from gigq.cli.command import Shell, command, pass_shell
 from gigq.cli.exits import DONE, FAILED
-from gigq.cli.output import size
+from gigq.cli.output import many, size
 from gigq.cli.submitting import look_in_the_present_folder
 from gigq.clock import SYSTEM_CLOCK
 from gigq.contracts.storage import (
@@ -178,7 +178,7 @@ def workers(sessions: Sequence[SessionRecord], now_us: int) -> Iterator[Finding]
             yield Finding(
                 True,
                 f"Worker {worker.worker_id} (process {worker.pid} on {worker.host or 'unknown host'}) "
-                f"was last seen {duration(silent_us)} ago and holds {each.running} jobs.",
+                f"was last seen {duration(silent_us)} ago and holds {many(each.running, 'job')}.",
                 "It hangs, is stopped, or a job holds the interpreter; any other worker declares it "
                 "dead when it is. Calls that hold the GIL belong in the process executor.",
             )
@@ -191,25 +191,29 @@ def waiting(
     phases = Counter(job.phase for job in jobs)
     if phases[Phase.HELD]:
         yield Finding(
-            False, f"{phases[Phase.HELD]} jobs are held because a parent ended badly.",
+            False, f"{many(phases[Phase.HELD], 'job')} held because a parent ended badly.",
             "gigq requeue the parent, or gigq cancel them; gigq why ID says which parent.",
         )  # fmt: skip
     stopping = [job for job in jobs if job.stopping]
     if stopping:
         yield Finding(
-            True, f"{len(stopping)} jobs have a run that would not stop, such as {stopping[0].id}.",
+            True, f"{many(len(stopping), 'job')} with a run that would not stop, such as {stopping[0].id}.",
             "They are out of reach until it ends: restart its worker, and run such jobs with "
             "executor=process, which can be killed.",
         )  # fmt: skip
     ready = [job for job in jobs if job.phase is Phase.READY]
     for name, count in Counter(job.queue for job in ready if job.queue in paused).items():
-        yield Finding(False, f"Queue {name} is paused; {count} jobs wait.", f"gigq resume {name}")
+        yield Finding(
+            False, f"Queue {name} is paused; waiting: {many(count, 'job')}.", f"gigq resume {name}"
+        )
     unserved = [job for job in ready if job.queue not in paused and not _served(job, sessions)]
     if unserved and not sessions:
-        yield Finding(True, f"{len(unserved)} jobs are ready, and no worker lives.", "gigq worker")
+        yield Finding(
+            True, f"{many(len(unserved), 'job')} ready, and no worker lives.", "gigq worker"
+        )
     elif unserved:
         yield Finding(
-            True, f"{len(unserved)} jobs are ready, and no living worker takes them, such as "
+            True, f"{many(len(unserved), 'job')} ready that no living worker takes, such as "
             f"{unserved[0].id}.", f"gigq why {unserved[0].id}",
         )  # fmt: skip
 
@@ -233,4 +237,6 @@ def functions(jobs: Iterable[JobRecord]) -> Iterator[Finding]:
                 resolve(reference)
         except FunctionNotFound as error:
             what, _, cure = str(error).partition("\n")
-            yield Finding(True, f"{count} jobs call {reference}: {what}", cure)
+            yield Finding(
+                True, f"{many(count, 'job')} of a function that is not found here: {what}", cure
+            )

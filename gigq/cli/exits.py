@@ -22,6 +22,7 @@ NOT_FOUND = 3
 REFUSED = 4
 UNREACHABLE = 5
 INTERRUPTED = 130
+TERMINATED = 143
 BROKEN_PIPE = 141
 
 # The first match counts, so that a subclass may stand before its parent.
@@ -61,6 +62,9 @@ class CommandFailed(Exception):
 
 def code_of(error: BaseException) -> int:
     """The exit code that this error ends a command with."""
-    if isinstance(error, CommandFailed):
-        return error.code
-    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
+    return error.code if isinstance(error, CommandFailed) else code_of_kind(type(error))
+
+
+def code_of_kind(kind: type[BaseException]) -> int:
+    """The exit code for errors of this class."""
+    return next((code for parent, code in _CODES if issubclass(kind, parent)), FAILED)

@@ -18,7 +18,7 @@ import click
 from gigq.cli import transfer
 from gigq.cli.command import Shell, command, pass_shell
 from gigq.cli.exits import USAGE, CommandFailed
-from gigq.cli.output import Progress
+from gigq.cli.output import Output, Progress, many
 from gigq.contracts.storage import TURN_BYTES, Snapshot, Storage
 
 _BATCH = 500
@@ -33,25 +33,28 @@ def export(shell: Shell, file: str, force: bool) -> None:
 
     A FILE appears only when it is complete.
     """
+    out = shell.out
     if file == "-":
+        # On a terminal the jobs themselves show how far it has come.
+        beside = Output(quiet=out.quiet or out.on_terminal)
         with shell.storage() as storage:
-            _export(shell, storage, shell.out.raw)
+            _export(beside, storage, out.raw)
         return
     target = Path(file)
     if target.exists() and not force:
         raise CommandFailed(f"{file} exists already.\nChoose another name, or --force.", USAGE)
     with shell.storage() as storage, _appearing_whole(target) as stream:
-        count = _export(shell, storage, stream.write)
+        count = _export(out, storage, stream.write)
     document = {"jobs": count, "file": str(target)}
-    shell.out.answer(document, lambda: shell.out.line(f"Exported {count} jobs to {file}."))
+    out.answer(document, lambda: out.line(f"Exported {many(count, 'job')} to {file}."))
 
 
-def _export(shell: Shell, storage: Storage, write: Callable[[str], object]) -> int:
+def _export(out: Output, storage: Storage, write: Callable[[str], object]) -> int:
     from importlib.metadata import version
 
     count = 0
     total = sum(sum(statuses.values()) for statuses in storage.counts().values())
-    with shell.out.progress("Exporting", total) as progress:
+    with out.progress("Exporting", total) as progress:
         write(transfer.header(storage.url, version("gigq")) + "\n")
         for snapshot in storage.export():
             write(transfer.job_line(snapshot) + "\n")
@@ -144,9 +147,9 @@ def _batches(lines: Iterator[transfer.Line], done: _Done) -> Iterator[list[Snaps
 
 def _what_happened(done: _Done, *, dry_run: bool) -> str:
     if dry_run:
-        return f"{done.read} jobs could be read; nothing was stored (--dry-run)."
+        return f"{many(done.read, 'job')} could be read; nothing was stored (--dry-run)."
     existing = done.read - done.stored
-    text = f"Imported {done.stored} jobs."
+    text = f"Imported {many(done.stored, 'job')}."
     return f"{text[:-1]}; {existing} were stored already." if existing else text
 
 

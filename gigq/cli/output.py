@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 #: Wider than any line of ours: off a terminal nothing is wrapped or cut.
 _UNLIMITED = 100_000
+_PIECE = 16_384
 _STYLES = {
     "completed": "green",
     "failed": "red",
@@ -169,7 +170,12 @@ class Output:
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),
         )
-        with progress.Progress(*columns, console=self._console(sys.stderr), transient=True) as bar:
+        # Lines that are printed meanwhile go above the bar, unless stdout leads elsewhere than it.
+        shown = progress.Progress(
+            *columns, console=self._console(sys.stderr), transient=True,
+            redirect_stdout=self.on_terminal,
+        )  # fmt: skip
+        with shown as bar:
             task = bar.add_task(printable(title), total=total)
 
             class Bar:
@@ -274,6 +280,11 @@ def local_time(text: str | None) -> str:
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def many(count: int, noun: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def size(count: float) -> str:
     """Bytes for people: `512 B`, `3.4 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -289,7 +300,10 @@ def _speaks_unicode(stream: IO[str]) -> bool:
 
 def _write(stream: IO[str], text: str, *, flush: bool = True) -> None:
     try:
-        stream.write(text)
+        # In pieces: an unbuffered stream (PYTHONUNBUFFERED) says nothing when only the beginning of a
+        # large text went through before the reader left; the next piece meets the broken pipe.
+        for start in range(0, len(text), _PIECE):
+            stream.write(text[start : start + _PIECE])
         if flush:
             stream.flush()
     except BrokenPipeError as error:

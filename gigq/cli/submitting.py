@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,14 @@ def _resolve(reference: str) -> Callable[..., Any]:
 
     look_in_the_present_folder()
     try:
-        found: Callable[..., Any] = resolve(reference)
+        with redirect_stdout(sys.stderr):  # what an import prints is no part of the answer
+            found: Callable[..., Any] = resolve(reference)
+    except SystemExit as error:
+        raise CommandFailed(
+            f"Could not import {reference}: importing it ended the program, as sys.exit() does.\n"
+            'Put what only a script itself should do under `if __name__ == "__main__":`.',
+            NOT_FOUND,
+        ) from error
     except FunctionNotFound as error:
         raise CommandFailed(
             f"Could not import {reference}: {_why_not_found(reference, error)}\n"

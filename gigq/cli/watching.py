@@ -14,7 +14,7 @@ from gigq.cli.exits import DONE, FAILED, NOT_FOUND, CommandFailed
 from gigq.cli.output import jsonable, local_time
 from gigq.cli.values import STATUS, Duration, chosen_filters, filters
 from gigq.contracts.storage import JobStatus
-from gigq.errors import JobNotCompleted, WaitTimeout
+from gigq.errors import GigqError, JobNotCompleted, WaitTimeout
 
 if TYPE_CHECKING:
     from gigq.queue import JobQueue
@@ -113,13 +113,9 @@ def _values(shell: Shell, value: object) -> None:
     """A mapping line by line, anything else as one."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            shell.out.line(f"  {key}: {_shown(item)}")
+            shell.out.line(f"  {key}: {item}")
     else:
-        shell.out.line(f"  {_shown(value)}")
-
-
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else repr(value)
+        shell.out.line(f"  {value}")
 
 
 def _executions(shell: Shell, executions: Sequence[Job]) -> None:
@@ -146,7 +142,7 @@ def _show_all(shell: Shell, job: Job) -> None:
     shell.out.line("Options:")
     for key, value in job.items():
         if key not in _FIRST and value not in (None, "", [], {}):
-            shell.out.line(f"  {key}: {_shown(jsonable(value))}")
+            shell.out.line(f"  {key}: {jsonable(value)}")
     if job.get("traceback"):
         shell.out.line("Traceback:")
         shell.out.block(job["traceback"])
@@ -173,7 +169,12 @@ def list_jobs(shell: Shell, limit: int, cursor: str | None, **given: Any) -> Non
     following = None
     with shell.queue_or_none() as queue:
         if queue is not None:
-            page = queue.list_jobs(limit=limit, cursor=cursor, **chosen_filters(given))
+            try:
+                page = queue.list_jobs(limit=limit, cursor=cursor, **chosen_filters(given))
+            except ValueError as error:
+                if cursor is None or isinstance(error, GigqError):
+                    raise
+                raise click.BadParameter(str(error), param_hint="--cursor") from error
             found, following = page, page.cursor
 
     def lines() -> None:

@@ -667,7 +667,7 @@ class TestDoctor:
 
         out = cli("doctor", code=1).stdout
 
-        assert "1 jobs call gone_soon:f" in out
+        assert "1 job of a function that is not found here: gone_soon:f" in out
 
     def test_notices_what_is_held_and_paused(self, cli):
         parent = cli.submit("fail", "--max-attempts", "1")
@@ -678,8 +678,8 @@ class TestDoctor:
 
         found = [each["what"] for each in cli.json("doctor")["findings"]]
 
-        assert any("1 jobs are held" in what for what in found)
-        assert any("Queue p is paused; 1 jobs wait." in what for what in found)
+        assert any("1 job held" in what for what in found)
+        assert any("Queue p is paused; waiting: 1 job." in what for what in found)
 
     def test_of_nothing_says_so(self, cli):
         assert "nowhere.db" in cli("--db", "nowhere.db", "doctor", code=1).stdout

@@ -55,13 +55,20 @@ def started(*args):
 
 
 class TestStartUp:
+    @posix
     def test_help_comes_at_once(self):
-        """Under 200 ms; the best of some, because machines that run tests are shared."""
+        """Under 200 ms of work: of the processor's time, because machines that run tests are shared."""
+        import resource
+
+        def spent():
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return used.ru_utime + used.ru_stime
+
         times = []
         for _ in range(5):
-            start = time.perf_counter()
+            before = spent()
             run("--help")
-            times.append(time.perf_counter() - start)
+            times.append(spent() - before)
 
         assert min(times) < 0.2
 
@@ -131,8 +138,8 @@ class TestAWorker:
 
         with started("worker") as worker:
             eventually(Path("started").exists)
-            worker.send_signal(signal.SIGTERM)
-            eventually(lambda: "stop" in worker.stderr.readline().lower())
+            # Two kinds: signals of one kind that come together count as one.
+            worker.send_signal(signal.SIGINT)
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(20) == 143
 
@@ -175,7 +182,7 @@ class TestAWorker:
             eventually(Path("started").exists)
 
             assert run("cancel", job_id, code=4).stdout == ""
-            assert "cancelled" in run("cancel", job_id, "--running").stdout
+            assert run("cancel", job_id, "--running").stdout == f"Job {job_id} was asked to stop.\n"
             run("wait", job_id, "--timeout", "20", code=1)
 
         assert json.loads(run("status", job_id, "--json").stdout)["status"] == "cancelled"
@@ -238,14 +245,15 @@ class TestPipes:
 
 @posix
 class TestATerminal:
-    def screen(self, *args, **environment):
-        """What a command prints on a terminal."""
+    def screen(self, *args, stdout=None, **environment):
+        """What a command prints on a terminal; its stdout may lead elsewhere."""
         import pty
 
         leader, follower = pty.openpty()
         try:
             process = subprocess.Popen(
-                [*GIGQ, *args], stdin=follower, stdout=follower, stderr=follower,
+                [*GIGQ, *args], stdin=follower, stdout=stdout or follower,
+                stderr=follower,
                 env={**os.environ, "TERM": "xterm", "COLUMNS": "100", **environment},
             )  # fmt: skip
             os.close(follower)
@@ -268,6 +276,22 @@ class TestATerminal:
 
         assert "\x1b[32m" in self.screen("list")
         assert "\x1b[32m" not in self.screen("list", NO_COLOR="1")
+
+    def test_progress_goes_to_it_and_the_answer_where_stdout_leads(self):
+        """`gigq export > file` with the terminal on stderr: the file gets every line."""
+        submit("echo")
+        with Path("out.jsonl").open("wb") as out:
+            screen = self.screen("export", stdout=out)
+
+        assert "Exporting" in screen
+        assert len(Path("out.jsonl").read_text().splitlines()) == 3
+
+    def test_shows_the_demo(self):
+        screen = self.screen("demo", "--limit", "6")
+
+        assert "Measuring" in screen
+        assert "Killed worker" in screen
+        assert "nothing was lost" in screen
 
     def test_a_hostile_name_stays_text(self):
         from gigq.job import Job
