@@ -26,7 +26,7 @@ WORD = re.compile(r"[^\W\d_]{3,}")
 def index_file(path: str) -> dict[str, Any]:
     """The words of one file with their counts."""
     text = Path(path).read_text(encoding="utf-8", errors="replace")
-    return {"path": path, "words": Counter(word.lower() for word in WORD.findall(text))}
+    return {"path": path, "words": dict(Counter(word.lower() for word in WORD.findall(text)))}
 
 
 @task(timeout=300)
@@ -70,7 +70,7 @@ def run(folder: Path, database: str, wanted: str) -> None:
     with JobQueue(database) as queue:
         workflow.submit_all(queue)
         print(f"{folder}: {len(files)} files")
-        command = [sys.executable, "-m", "gigq", "--db", database, "worker", "--until-empty"]
+        command = [sys.executable, "-m", "gigq", "--db", database, "run", "--quiet"]
         workers = [subprocess.Popen([*command, "--worker-id", name]) for name in ("one", "two")]
         summary = queue.result(last.id, timeout=300)
         for worker in workers:

@@ -143,7 +143,7 @@ def wheel(tmp_path_factory):
 class TestTheWheel:
     @pytest.mark.parametrize(
         "name",
-        ["gigq/py.typed", "gigq/config.schema.json", "gigq/conformance/storage.py",
+        ["gigq/py.typed", "gigq/config.schema.json", "gigq/conformance/storage/__init__.py",
          "gigq/conformance/serializer.py", "gigq/conformance/executor.py", "gigq/cli/__init__.py"],
     )  # fmt: skip
     def test_holds(self, wheel, name):
