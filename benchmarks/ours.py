@@ -68,7 +68,7 @@ def starting(path: Path, count: int) -> list[float]:
 def worker_process(path: Path) -> Iterator[None]:
     """A worker in a process of its own, as a user starts it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "gigq", "--db", str(path), "worker"],
+        [sys.executable, "-m", "gigq", "--db", str(path), "worker", "--quiet"],
         stdout=subprocess.DEVNULL,
         cwd=Path(__file__).parents[1],
     )

@@ -53,6 +53,21 @@ class TestADocument:
         assert [target for target in targets if not (path.parent / target).exists()] == []
 
 
+class TestAllDocuments:
+    def test_name_only_files_that_are_there(self):
+        """A path in code font leads somewhere."""
+        named = {
+            (path.name, name)
+            for path in [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+            for name in re.findall(
+                r"`((?:gigq|tests|docs|examples|benchmarks|plugins)/[\w./-]+)`",
+                path.read_text("utf-8"),
+            )
+        }
+
+        assert {(page, name) for page, name in named if not (ROOT / name).exists()} == set()
+
+
 class TestTheReaderOfBlocks:
     def test_splits_commands_and_outputs(self):
         source = "$ gigq submit a:b \\\n> --name x\nJob submitted: ...\n$ gigq list\n"
