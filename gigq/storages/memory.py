@@ -401,6 +401,8 @@ class _Jobs:
             each.cancelled_by = by
             each.cancel_wanted = False
             each.completed_us = now.wall_us
+            each.blocked_by.clear()
+            each.held_by.clear()
             self.place(each, now)
             self.tell()
             for child in self.children_of(each):
@@ -1127,8 +1129,9 @@ def _revived(jobs: _Jobs, asked: Sequence[_Row]) -> list[_Row]:
     while stays := [row for row in back.values() if _bad_parent(jobs, row, back)]:
         for row in stays:
             parent = _bad_parent(jobs, row, back)
-            row.cancelled_by = parent
-            row.error = _ended_with(jobs.rows[parent])
+            if row.status is JobStatus.CANCELLED:
+                row.cancelled_by = parent
+                row.error = _ended_with(jobs.rows[parent])
             del back[row.id]
     return list(back.values())
 

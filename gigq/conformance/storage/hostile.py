@@ -107,7 +107,7 @@ class HostileCases(StorageCases):
     )
     def test_payload_bytes_are_never_read(self, storage: Storage, data: bytes) -> None:
         """P10: a storage carries them, whatever they are and whoever they say wrote them."""
-        payload = Payload("no such serializer \0", data)
+        payload = Payload("no-such-serializer", data)
         storage.add([job("a", params=payload)])
         hand = Hand(storage)
         claim = hand.claim_one()

@@ -255,9 +255,9 @@ class RecoveryCases(StorageCases):
         assert [one(storage, name).lost for name in "ab"] == [1, 1]
 
     @promise("P3")
-    def test_a_dead_process_of_this_host_is_noticed_at_once(self, storage: Storage) -> None:
+    def testa_dead_process_of_this_host_is_noticed_at_once(self, storage: Storage) -> None:
         """P3: nobody waits for its lease to end."""
-        facts = facts_of_this_process(pid=_a_dead_process(), pid_started=1)
+        facts = facts_of_this_process(pid=a_dead_process(), pid_started=1)
         if facts["boot_id"] is None or facts["pid_namespace"] is None:
             pytest.skip("this system does not say which processes are neighbours")
         storage.add([job("a")])
@@ -335,7 +335,7 @@ class AheadCases(StorageCases):
         return False
 
 
-def _a_dead_process() -> int:
+def a_dead_process() -> int:
     """The number of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
