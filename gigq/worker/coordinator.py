@@ -609,6 +609,7 @@ class Coordinator:
     def _accept(self, claims: Sequence[Claim], now: int) -> None:
         """Hold the claims, and hand them to their executors as far as they can start."""
         ready: list[tuple[Executor, Call]] = []
+        too_late = self._keeper.over()
         for claim in claims:
             if claim.run.job_id in self._held:
                 continue  # heard of before: an answer that came late was repeated
@@ -619,7 +620,7 @@ class Coordinator:
                 self._waiting
                 or held.executor is not self._crew.main
                 or needs_fetching(claim)
-                or self._keeper.over()
+                or too_late
             ):
                 self._waiting.append(held)
             else:

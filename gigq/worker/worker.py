@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-from gigq import plugins
+from gigq import functions, plugins
 from gigq.clock import MICROSECONDS
 from gigq.config import setting
 from gigq.context import current_job
@@ -188,6 +188,7 @@ class Worker:
     # --- how ------------------------------------------------------------------------------------
 
     def _work(self, goal: Goal, *, signals: bool) -> bool:
+        functions.refuse_while_loading("running jobs")
         self._refuse_closed()
         if goal is not Goal.ONE and self._running:
             raise RuntimeError(

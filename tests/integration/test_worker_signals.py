@@ -230,8 +230,8 @@ class TestAScript:
     def test_gets_a_system_exit_after_two_signals(self, tmp_path):
         text = _SUBMIT.replace(
             "pass",
-            "import os, signal, time\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(0.2)\n"
-            "    os.kill(os.getpid(), signal.SIGTERM)\n    while True: time.sleep(0.01)",
+            "import os, signal, time\n    while True:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+            "        time.sleep(0.5)",
         ) + ("\ntry:\n    worker.start()\nexcept SystemExit as end:\n    print(end.code)")
 
         done = self.run(tmp_path, text)

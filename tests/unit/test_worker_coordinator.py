@@ -24,6 +24,7 @@ from gigq.contracts.storage import (
     WorkerInfo,
 )
 from gigq.errors import SessionLost, StorageFull, StorageReplaced, StorageUnavailable
+from gigq.worker import coordinator
 from gigq.worker.coordinator import Coordinator, Goal, Hooks, Wish
 from gigq.worker.crew import Crew
 from tests.support import eventually
@@ -73,7 +74,8 @@ class HandExecutor(Executor):
         """Past its timeout, and goes on."""
         with self.lock:
             call, slot = self.begun[job_id]
-            self.report(Report(call.run, Ending.TIMED_OUT, error=ERROR, ended=False), slot)
+            facts = {"error": ERROR, "ended": False, "duration_us": 3_600_000_000}
+            self.report(Report(call.run, Ending.TIMED_OUT, **facts), slot)
 
     def running(self):
         with self.lock:
@@ -234,8 +236,9 @@ class TestTheLoop:
         with setting.working():
             eventually(lambda: setting.has_begun("later"))
 
-    def test_does_nothing_while_nothing_happens(self):
-        """An idle worker is one write per polling interval, not one per wake-up."""
+    def test_does_nothing_while_nothing_happens(self, monkeypatch):
+        """An idle worker is one write per polling interval, not one per look for the dead."""
+        monkeypatch.setattr(coordinator, "RECOVERY_US", 20_000)
         setting = Setting(polling=3_600)
         turns = []
         real = setting.storage.turn
@@ -245,6 +248,26 @@ class TestTheLoop:
             eventually(lambda: turns)
             time.sleep(0.3)  # the absence of something has no event to wait for
             assert len(turns) == 1
+
+    def test_takes_two_turns_for_a_job(self):
+        """One claims it, one records it and finds that there is no more."""
+        setting = Setting(slots=2, polling=3_600)
+        wants = []
+        real = setting.storage.turn
+
+        def turn(session, outcomes, started, want, holding):
+            wants.append((len(outcomes), want.slots))
+            return real(session, outcomes, started, want, holding)
+
+        setting.storage.turn = turn
+        with setting.working():
+            eventually(lambda: wants)
+            setting.add("a")
+            eventually(lambda: setting.has_begun("a"))
+            setting.executor.end("a", duration_us=3_600_000_000)
+            eventually(lambda: setting.status("a") is JobStatus.COMPLETED)
+
+        assert wants[:3] == [(0, (0, 1)), (0, (0, 1)), (1, (0, 1))]
 
     def test_tells_observers(self):
         heard = []
@@ -318,9 +341,9 @@ class TestFailures:
 
 
 class TestClaimsAhead:
-    def warmed_up(self, slots=1):
-        """A worker that knows its jobs to be short, with one that blocks a slot and more behind."""
-        setting = Setting(slots=slots)
+    def warmed_up(self, **options):
+        """A worker that will have learnt that its jobs are short."""
+        setting = Setting(**options)
         setting.executor.at_once = True
         setting.add(*(f"warm{number}" for number in range(4)))
         return setting
@@ -334,8 +357,10 @@ class TestClaimsAhead:
 
             eventually(lambda: len(setting.executor.waiting) == 2)
 
-    def test_are_handed_back_when_they_do_not_start(self):
+    def test_are_handed_back_when_they_do_not_start(self, monkeypatch):
         """Behind a call that takes long nothing is kept from other workers."""
+        for nothing_else_wakes_it in ("ATTENTION_US", "RECOVERY_US"):
+            monkeypatch.setattr(coordinator, nothing_else_wakes_it, 60_000_000)
         setting = self.warmed_up()
         with setting.working():
             eventually(lambda: setting.status("warm3") is JobStatus.COMPLETED)
@@ -351,11 +376,12 @@ class TestClaimsAhead:
 
     def test_report_their_start(self):
         """Lost after that, they cost an attempt."""
-        setting = self.warmed_up()
-        told = []
+        setting = self.warmed_up(polling=0.02)
+        told, turns = [], []
         real = setting.storage.turn
 
         def turn(session, outcomes, started, *rest):
+            turns.append(1)
             told.extend(each.run.job_id for each in started)
             return real(session, outcomes, started, *rest)
 
@@ -369,6 +395,8 @@ class TestClaimsAhead:
             eventually(lambda: setting.has_begun("y"))
 
             eventually(lambda: "y" in told)
+            before = len(turns)
+            eventually(lambda: len(turns) > before + 2)
             assert told.count("y") == 1
             assert "x" not in told, "a claim for a free slot counts as started with the claim"
 
@@ -405,6 +433,17 @@ class TestAnAnswerThatWasLost:
         assert sum("does not answer" in line for line in heard()) == 1, "one line, not one per try"
         assert sum("answers again" in line for line in heard()) == 1
         assert not any("no longer this worker's" in line for line in heard())
+
+    def test_is_told_anew_when_it_happens_anew(self, heard):
+        setting = Setting(polling=0.02)
+
+        with setting.working():
+            eventually(setting.storage.sessions)
+            for times in (1, 2):
+                setting.answers("turn", no_answer)
+                eventually(lambda: sum("answers again" in line for line in heard()) == times)  # noqa: B023
+
+        assert sum("does not answer" in line for line in heard()) == 2
 
 
 class TestALostSession:
@@ -472,6 +511,26 @@ class TestTheKeeper:
             assert stopped_after < 0.9
             eventually(lambda: setting.runs("a")[:1] == ["stopped"])
         assert any("renew its lease" in line for line in heard())
+
+    def test_lets_nothing_start_on_an_old_renewal(self):
+        """Claims of a turn that took too long wait for the next one to renew the lease."""
+        setting = Setting(lease=1.0)
+        setting.add("a")
+        begun = []
+
+        def slow(call):
+            answer = call()
+            time.sleep(0.75)
+            return answer
+
+        def look(call):
+            begun.append(setting.has_begun("a"))
+            return call()
+
+        setting.answers("turn", slow, look)
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+        assert begun == [False]
 
     def test_leaves_them_alone_when_the_disk_is_full(self):
         """Nobody of this host could write either: the outcome is kept until there is room."""
@@ -546,6 +605,18 @@ class TestARunThatDoesNotStop:
             eventually(lambda: not setting.storage.get(["a"])[0].stopping)
             assert setting.runs("a")[0] == "timeout"
 
+    def test_gives_its_slot_to_the_next_beside_others(self):
+        setting = Setting(slots=2)
+        setting.add("a", "b", "c")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("b"))
+            setting.executor.slots = 3
+            setting.executor.time_out("a")
+            eventually(lambda: setting.has_begun("c"))
+
+            assert setting.storage.history("c")[0].worker == "w-0"
+
     def test_may_end_before_its_timeout_was_recorded(self):
         """A turn takes one outcome of each run: the second waits for the next."""
         setting = Setting()
@@ -598,8 +669,9 @@ class TestARunThatDoesNotStop:
 
 
 class TestAWishToFinish:
-    def test_lets_runs_end_and_hands_back_the_rest(self):
+    def test_lets_runs_end_and_hands_back_the_rest(self, monkeypatch):
         """P9."""
+        monkeypatch.setattr(coordinator, "PATIENCE_US", 60_000_000)
         setting = Setting()
         setting.executor.at_once = True
         setting.add("warm")
@@ -732,7 +804,8 @@ class TestRunningUntilEmpty:
         setting.add("child", dependencies=("theirs",))
 
         with setting.working(Goal.EMPTY):
-            eventually(lambda: len(setting.storage.sessions()) == 2)
+            eventually(lambda: [each.beat for each in setting.storage.sessions()][1:] >= [1])
+            setting.thread.join(0.2)
             assert setting.thread.is_alive()
             setting.storage.leave(other)  # hands it back
 
