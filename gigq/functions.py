@@ -23,6 +23,7 @@ from typing import Any
 
 from gigq.contracts.storage import Takes
 from gigq.errors import FunctionNotAllowed, FunctionNotFound, InvalidFunction
+from gigq.text import shown
 
 #: The name under which a script is loaded that is not this process's own `__main__`: the guard
 #: `if __name__ == "__main__":` is false under it (multiprocessing's spawn uses the same one).
@@ -37,18 +38,18 @@ def reference(function: Callable[..., Any]) -> str:
         InvalidFunction: No worker could; says why and what to do.
     """
     check_kind(function)
-    shown = _shown(function)
-    name = _top_level_name(function, shown)
+    who = _name_of(function)
+    name = _top_level_name(function, who)
     module = getattr(function, "__module__", None)
     if not isinstance(module, str):
         raise InvalidFunction(
-            f"{shown} belongs to no module, so no worker could import it.\n"
+            f"{who} belongs to no module, so no worker could import it.\n"
             "Give a function that a module or script defines at its top level."
         )
-    home, where = _home(module, shown)
+    home, where = _home(function, module, who)
     if getattr(home, name, None) is not function and _wrapped(home, name) is not function:
         raise InvalidFunction(
-            f"{shown} cannot be referred to: {where}:{name} is not this function.\n"
+            f"{who} cannot be referred to: {where}:{name} is not this function.\n"
             "It was replaced, decorated without functools.wraps, or made under another name.\n"
             f"Define it at the top level of its module under the name {name!r}."
         )
@@ -63,11 +64,11 @@ def check_kind(function: object) -> None:
     """
     if not callable(function):
         raise InvalidFunction(
-            f"a job's function must be callable, and {function!r:.200} is a {type(function).__name__}."
+            f"a job's function must be callable, and {shown(function, 200)} is a {type(function).__name__}."
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidFunction(
-            f"{_shown(function)} is a generator: calling it would run none of its code.\n"
+            f"{_name_of(function)} is a generator: calling it would run none of its code.\n"
             "Return a list instead of yielding."
         )
 
@@ -211,7 +212,7 @@ def _load(path: Path) -> types.ModuleType:
     folder = str(path.parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)  # as Python does for a script that is run
-    _loading.path = path
+    _loading.path, _loading.module = path, module
     try:
         _execute(tree, module, path)
     except Exception as error:
@@ -222,7 +223,7 @@ def _load(path: Path) -> types.ModuleType:
             'Put what only the script itself should do under `if __name__ == "__main__":`.'
         ) from error
     finally:
-        _loading.path = None
+        _loading.path = _loading.module = None
     return module
 
 
@@ -262,59 +263,68 @@ def _future_flags(tree: ast.Module) -> int:
 # --- the parts of a reference ---------------------------------------------------------------------
 
 
-def _shown(function: object) -> str:
-    name = getattr(function, "__qualname__", None) or f"{function!r:.200}"
+def _name_of(function: object) -> str:
+    name = getattr(function, "__qualname__", None) or shown(function, 200)
     module = getattr(function, "__module__", None)
     return f"{module}.{name}" if module else str(name)
 
 
-def _top_level_name(function: Callable[..., Any], shown: str) -> str:
+def _top_level_name(function: Callable[..., Any], who: str) -> str:
     """The name at its module's top level; refuses everything that has none."""
     if isinstance(function, partial):
         raise InvalidFunction(
             "a functools.partial cannot be stored by name.\n"
-            f"Give its function, {_shown(function.func)}, and its arguments as params."
+            f"Give its function, {_name_of(function.func)}, and its arguments as params."
         )
     qualname = getattr(function, "__qualname__", None)
     if not isinstance(qualname, str):
         raise InvalidFunction(
-            f"{shown} is an object that can be called, not a function, and has no name to find it by.\n"
+            f"{who} is an object that can be called, not a function, and has no name to find it by.\n"
             "Write a function that calls it."
         )
     if qualname.rpartition(".")[2] == "<lambda>":
         raise InvalidFunction(
-            f"{shown} is a lambda: it has no name by which a worker could find it.\n"
+            f"{who} is a lambda: it has no name by which a worker could find it.\n"
             f"Write `def` at the top level of a module, or {_BY_VALUE}"
         )
     if "<locals>" in qualname:
         raise InvalidFunction(
-            f"{shown} is defined inside another function, so a worker could not find it.\n"
+            f"{who} is defined inside another function, so a worker could not find it.\n"
             f"Move it to the top level of its module, or {_BY_VALUE}"
         )
     owner = getattr(function, "__self__", None)
     if "." in qualname or (owner is not None and not isinstance(owner, types.ModuleType)):
         raise InvalidFunction(
-            f"{shown} is a method: jobs are functions, since no object travels with them.\n"
+            f"{who} is a method: jobs are functions, since no object travels with them.\n"
             "Write a function at the top level of a module that calls it."
         )
     return qualname
 
 
-def _home(module: str, shown: str) -> tuple[types.ModuleType, str]:
+def _home(function: object, module: str, who: str) -> tuple[types.ModuleType, str]:
     """The module of a function, and what stands for it in a reference."""
     if module in ("__main__", SCRIPT_NAME):
-        home = sys.modules[module]
-        return home, _main_name(home, shown)
+        home = _script_of(function) or sys.modules[module]
+        return home, _main_name(home, who)
     try:
         return importlib.import_module(module), module
     except Exception as error:
         raise InvalidFunction(
-            f"{shown} cannot be referred to: importing {module!r} raised "
+            f"{who} cannot be referred to: importing {module!r} raised "
             f"{type(error).__name__}: {error}."
         ) from error
 
 
-def _main_name(main: types.ModuleType, shown: str) -> str:
+def _script_of(function: object) -> types.ModuleType | None:
+    """The loaded script that defines a function: all of them have one name in `sys.modules`."""
+    namespace = (
+        getattr(inspect.unwrap(function), "__globals__", None) if callable(function) else None
+    )
+    scripts = [*_scripts.values(), getattr(_loading, "module", None)]
+    return next((each for each in scripts if each and each.__dict__ is namespace), None)
+
+
+def _main_name(main: types.ModuleType, who: str) -> str:
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name not in ("__main__", SCRIPT_NAME):
         return str(spec.name)  # python -m package.module
@@ -322,7 +332,7 @@ def _main_name(main: types.ModuleType, shown: str) -> str:
     if isinstance(file, str) and Path(file).is_file():
         return str(Path(file).absolute())
     raise InvalidFunction(
-        f"{shown} was defined in `python -c`, at a prompt or on standard input: no worker could find "
+        f"{who} was defined in `python -c`, at a prompt or on standard input: no worker could find "
         f"it again.\nPut it into a file, or {_BY_VALUE}"
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
+from gigq import functions
 from gigq.checks import CALL
 from gigq.errors import InvalidFunction, InvalidJobType, InvalidParameters
 from gigq.job import (
@@ -17,7 +18,6 @@ from gigq.job import (
     Retry,
     SerializerChoice,
     check_options,
-    refuse_what_is_no_function,
 )
 from gigq.queue import JobQueue
 from gigq.text import shown
@@ -164,7 +164,7 @@ def _refuse_what_is_no_task(function: object) -> None:
         raise InvalidFunction(
             f"{shown(function)} is a class.\nDecorate a function that makes and uses it."
         )
-    refuse_what_is_no_function(function)
+    functions.check_kind(function)
     if not inspect.isroutine(function):
         raise InvalidFunction(
             f"{shown(function)} can be called and is no function, so it has no name to find it by.\n"

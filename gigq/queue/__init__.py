@@ -35,6 +35,7 @@ from gigq.contracts.storage import (
 from gigq.errors import (
     DuplicateJob,
     GigqError,
+    InvalidArgumentType,
     JobCancelled,
     JobFailed,
     JobNotCompleted,
@@ -62,7 +63,8 @@ LOOK_AGAIN = 0.5
 #: Of jobs that `clear_completed` kept, so many are named with the reason.
 MOST_KEPT_NAMED = 100
 
-_ENDED = frozenset(status for status in JobStatus if status.ended)
+#: More than any storage holds.
+_NO_LIMIT = 10**15
 _REQUEUABLE = frozenset({JobStatus.FAILED, JobStatus.TIMEOUT, JobStatus.CANCELLED})
 #: Of these the storage says that nothing was changed: there is no doubt to clear up.
 _NOTHING_CHANGED = (StorageBusy, StorageFull, StorageReadOnly)
@@ -364,7 +366,7 @@ class JobQueue:
             cursor: Go on after an earlier page: its `.cursor`.
             filters: See `Filters`.
         """
-        limit = CALL.whole("limit", limit, -1, 1 << 62)
+        limit = CALL.whole("limit", limit, -1, _NO_LIMIT)
         where = _filter(_statuses(status), filters)
         if cursor is not None:
             CALL.text("cursor", cursor, 10_000)
@@ -715,10 +717,10 @@ def _filter(statuses: frozenset[JobStatus] | None, filters: Filters) -> JobFilte
     if unknown:
         name = min(unknown)
         near = difflib.get_close_matches(name, Filters.__annotations__, 1)
-        raise TypeError(
-            f"There is no filter {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            + f". The filters are {', '.join(Filters.__annotations__)}."
-        )  # fmt: skip
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise InvalidArgumentType(
+            f"There is no filter {name!r}.\n{hint}There are {', '.join(Filters.__annotations__)}."
+        )
     after, before = filters.get("created_after"), filters.get("created_before")
     texts = {
         name: value if value is None else CALL.text(name, value, LONGEST_NAME)

@@ -5,7 +5,7 @@ Decided on plain records alone, so that a test needs no storage.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from gigq.contracts.storage import JobRecord, Phase, SessionRecord
@@ -74,23 +74,17 @@ def explain(
         sessions: The workers that are not yet declared dead.
         paused: Names of paused queues.
     """
-    reasons = list(_of_phase(record, parents, now_us))
-    waits = record.phase not in (Phase.RUNNING, Phase.ENDED)
     live = [each for each in sessions if now_us - each.seen_us <= each.session.worker.lease_us]
     refusals = _refusals(record, live)
-    has_worker = any(not why for why in refusals.values())
+    has_worker = any(not why for _, why in refusals)
     is_paused = record.queue in paused
-    if waits and is_paused:
-        reasons.append(
-            f"Its queue {shown(record.queue)} is paused. Resume it: queue.resume({record.queue!r})."
-        )
-    if waits and not has_worker:
-        reasons.append(_nobody(record, refusals))
-    if waits and record.lost:
-        reasons.append(
-            f"A worker died or was lost with it {_times(record.lost)}: it is claimed only when a slot "
-            "is free, never ahead."
-        )
+    reasons = []
+    if record.phase not in (Phase.RUNNING, Phase.ENDED):
+        if is_paused:
+            reasons.append(_paused(record))
+        if not has_worker:
+            reasons.append(_nobody(record, refusals))
+    reasons.extend(_of_phase(record, parents, now_us, explained=bool(reasons)))
     return Explanation(
         job_id=record.id, name=record.name, status=record.status.value, phase=record.phase.value,
         reasons=tuple(reasons), paused=is_paused, has_worker=has_worker,
@@ -99,13 +93,22 @@ def explain(
     )  # fmt: skip
 
 
-def _of_phase(record: JobRecord, parents: Sequence[Parent], now_us: int) -> Iterator[str]:
+def _of_phase(
+    record: JobRecord, parents: Sequence[Parent], now_us: int, *, explained: bool
+) -> Iterator[str]:
+    """What its phase says; nothing of a ready job for which something else says why it waits."""
     if record.phase is Phase.ENDED:
         yield _end(record)
     elif record.phase is Phase.RUNNING:
         yield from _running(record)
     else:
-        yield _waiting(record, parents, now_us)
+        if not (explained and record.phase is Phase.READY):
+            yield _waiting(record, parents, now_us)
+        if record.lost:
+            yield (
+                f"A worker died or was lost with it {_times(record.lost)}: it is claimed only when a "
+                "slot is free, never ahead."
+            )
         if record.expires_us is not None:
             yield f"It is cancelled when it has not started by {timestamp(record.expires_us)}."
 
@@ -131,6 +134,11 @@ def _waiting(record: JobRecord, parents: Sequence[Parent], now_us: int) -> str:
             return "Its last run was told to stop and has not ended; until then nobody may run it."
         case _:
             return "It may be claimed now; jobs of higher priority or submitted earlier go first."
+
+
+def _paused(record: JobRecord) -> str:
+    name = shown(record.queue)
+    return f"Its queue {name} is paused. Resume it: queue.resume({name}), or gigq resume."
 
 
 def _running(record: JobRecord) -> Iterator[str]:
@@ -167,9 +175,9 @@ def _listed(parents: Sequence[Parent]) -> str:
     return ", ".join(named) or "unknown ones"
 
 
-def _refusals(record: JobRecord, live: Sequence[SessionRecord]) -> Mapping[str, str]:
-    """For each live worker why it does not take the job; "" for one that would."""
-    refusals = {}
+def _refusals(record: JobRecord, live: Sequence[SessionRecord]) -> list[tuple[str, str]]:
+    """Each live worker, and why it does not take the job; "" for one that would."""
+    refusals = []
     for each in live:
         takes = each.session.worker.takes
         why = ""
@@ -179,16 +187,14 @@ def _refusals(record: JobRecord, live: Sequence[SessionRecord]) -> Mapping[str, 
             why = f"accepts {', '.join(takes.serializers)}"
         elif not takes.allows(record.function):
             why = f"allows {', '.join(takes.allow or ()) or 'nothing'}"
-        refusals[each.session.worker.worker_id] = why
+        refusals.append((each.session.worker.worker_id, why))
     return refusals
 
 
-def _nobody(record: JobRecord, refusals: Mapping[str, str]) -> str:
+def _nobody(record: JobRecord, refusals: Sequence[tuple[str, str]]) -> str:
     if not refusals:
         return "No worker is alive. Start one: gigq worker."
-    each = "; ".join(
-        f"{shown(worker)} {why}" for worker, why in list(refusals.items())[:MOST_NAMED]
-    )
+    each = "; ".join(f"{shown(worker)} {why}" for worker, why in refusals[:MOST_NAMED])
     return (
         f"No live worker takes it (queue {shown(record.queue)}, serializer "
         f"{shown(record.params.serializer)}, function {shown(record.function)}): {each}. Start one with "

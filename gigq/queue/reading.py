@@ -115,8 +115,9 @@ class Reader:
         serializer = self._accepted.get(payload.serializer)
         if serializer is None:
             raise PayloadRefused(
-                f"The {binding.field} of job {binding.job_id} is {shown(payload.serializer)}, which "
-                f"this queue was not told to accept (it accepts {', '.join(sorted(self._accepted))})."
+                f"The {binding.field} of job {binding.job_id} came from {shown(payload.serializer)}, "
+                "which this queue was not told to accept (it accepts "
+                f"{', '.join(sorted(self._accepted))})."
                 "\nReading some formats runs code. If you trust who writes to this queue, open it "
                 f"with serializer={payload.serializer!r} and, for signed ones, signing_key=…."
             )

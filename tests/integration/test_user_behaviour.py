@@ -6,47 +6,82 @@ from datetime import date
 
 import pytest
 
-from gigq import Job, JobCancelled, JobFailed, JobQueue, JobTimeout, Retry, Worker, Workflow
+from gigq import (
+    Job,
+    JobCancelled,
+    JobFailed,
+    JobQueue,
+    JobStatus,
+    JobTimeout,
+    Retry,
+    Worker,
+    Workflow,
+)
 from tests.integration import userjobs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*cloudpickle.*")
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(scope="module", params=["sqlite", "memory"])
 def storage(request):
     return request.param
 
 
-@pytest.fixture(params=["json", "msgpack", "cloudpickle"])
+@pytest.fixture(scope="module", params=["json", "msgpack", "cloudpickle"])
 def serializer(request):
     return request.param
 
 
-@pytest.fixture(params=["thread", "process"])
+@pytest.fixture(scope="module", params=["thread", "process"])
 def executor(request):
     return request.param
 
 
-@pytest.fixture
-def target(storage, tmp_path):
-    return str(tmp_path / "jobs.db") if storage == "sqlite" else f"memory://{tmp_path.name}"
+@pytest.fixture(scope="module")
+def target(storage, serializer, executor, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("user")
+    return str(folder / "jobs.db") if storage == "sqlite" else f"memory://{folder.name}"
 
 
-@pytest.fixture
-def queue(target, serializer):
+@pytest.fixture(scope="module")
+def kept(target, serializer):
+    """One queue per combination, with one worker: processes take long to start."""
     with JobQueue(target, serializer=serializer) as queue:
         yield queue
 
 
 @pytest.fixture
-def run(queue, target, serializer, executor):
-    """Run jobs until none is left that could run."""
+def queue(kept):
+    """The queue, empty afterwards."""
+    yield kept
+    kept.cancel_all()
+    cursor = None
+    while True:
+        step = kept.storage.clear([status for status in JobStatus if status.ended], cursor=cursor)
+        cursor = step.cursor
+        if cursor is None:
+            break
+    assert kept.stats()["total"] == 0
+
+
+@pytest.fixture(scope="module")
+def worker(kept, target, serializer, executor):
+    with Worker(target, executor=executor, serializer=serializer) as worker:
+        yield worker
+
+
+@pytest.fixture
+def run(queue, worker):
+    """Run jobs until none is left that could run by waiting a moment."""
 
     def run():
-        with Worker(
-            target, executor=executor, serializer=serializer, polling_interval=0.5
-        ) as worker:
-            worker.run_until_empty()
+        while True:
+            while worker.process_one():
+                pass
+            phases = {queue.explain(job["id"]).phase for job in queue.list_jobs("pending")}
+            if not phases & {"ready", "retrying", "stopping"}:
+                return
+            queue.storage.wait(0.05)
 
     return run
 

@@ -500,7 +500,7 @@ class TestCancelAndRequeue:
 
     def test_all_refuse_a_filter_that_does_not_exist(self, queue):
         for call in (queue.cancel_all, queue.requeue_all, queue.list_jobs):
-            with pytest.raises(TypeError, match="did you mean 'queue'"):
+            with pytest.raises(TypeError, match="Did you mean 'queue'"):
                 call(queu="mail")
 
 

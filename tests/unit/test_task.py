@@ -130,8 +130,8 @@ class TestDecorating:
         [
             (lambda: 1, "lambda"), (jobs.generator, "generator"), (jobs.Owner.method, "method"),
             (staticmethod(jobs.add), "method"), (classmethod(jobs.add), "method"),
-            (jobs.Owner, "class"), (jobs.double, "task already"), (5, "called"),
-            ("name", "called"), (jobs.Caller(), "no function"),
+            (jobs.Owner, "class"), (jobs.double, "task already"), (5, "callable"),
+            ("name", "callable"), (jobs.Caller(), "no function"),
         ],
     )  # fmt: skip
     def test_refuses_what_cannot_be_a_task(self, function, said):

@@ -7,23 +7,29 @@ changed since; only there its parameters are compared with the function's signat
 
 from __future__ import annotations
 
-import difflib
 import functools
-import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from gigq import functions, plugins
 from gigq.checks import JOB
 from gigq.clock import MICROSECONDS, SYSTEM_CLOCK
-from gigq.contracts.executor import Executor
 from gigq.contracts.serializer import Binding, Payload, Serializer
 from gigq.contracts.storage import JobOptions, NewJob, ParentFailure, RetryPolicy
-from gigq.errors import InvalidFunction, InvalidJob, InvalidParameters, SerializationError
+from gigq.errors import InvalidJob, InvalidParameters, SerializationError
+from gigq.job.callee import PARENT_RESULTS, Callee, callee_of
+from gigq.job.choices import (
+    ExecutorChoice,
+    SerializerChoice,
+    carries_functions,
+    check_executor,
+    check_serializer,
+    executor_name,
+    refuse_a_limit_that_nobody_keeps,
+)
+from gigq.job.retry import MOST_ATTEMPTS, Duration, Retry
 from gigq.text import shown, timestamp
 
 LONGEST_ID = 200
@@ -34,17 +40,9 @@ LONGEST_KEY = 1_000
 LONGEST_DESCRIPTION = 100_000
 MOST_TAGS = 100
 MOST_METADATA = 64 * 1024
-MOST_ATTEMPTS = 1_000
 LEAST_MEMORY = 1024 * 1024
 MOST_MEMORY = 1 << 60
 PRIORITY_BITS = 31
-
-#: The parameter in which a function gets its parents' results.
-PARENT_RESULTS = "parent_results"
-
-Duration = float | timedelta
-SerializerChoice = str | type[Serializer] | Serializer
-ExecutorChoice = str | type[Executor] | Executor
 
 
 class _Unless(int):
@@ -67,48 +65,6 @@ def new_id(now_us: int) -> str:
     value = millisecond << 80 | 7 << 76 | (rest_us * 4_096 // 1_000) << 64 | 2 << 62
     digits = f"{value | int.from_bytes(os.urandom(8)) >> 2:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How often and when a failed job is tried again.
-
-    Attributes:
-        attempts: How often it runs at most, the first time included: 1 to 1,000.
-        delay: Before the first retry; seconds or a `timedelta`.
-        backoff: By how much each wait is longer than the one before: 1 to 1,000.
-        max_delay: The longest wait, or None.
-        jitter: Spreads each wait evenly by this fraction both ways, 0 to 1, so that jobs that failed
-            together do not come back together.
-    """
-
-    attempts: int = 3
-    delay: Duration = 0
-    backoff: float = 1.0
-    max_delay: Duration | None = None
-    jitter: float = 0.0
-
-    def __post_init__(self) -> None:
-        JOB.whole("attempts", self.attempts, 1, MOST_ATTEMPTS)
-        delay_us = JOB.duration_us("delay", self.delay, zero=True)
-        JOB.number("backoff", self.backoff, 1, 1_000)
-        JOB.number("jitter", self.jitter, 0, 1)
-        if self.max_delay is None:
-            return
-        if JOB.duration_us("max_delay", self.max_delay, zero=True) < delay_us:
-            JOB.refuse("max_delay", self.max_delay, f"it is shorter than delay ({self.delay!r}).")
-
-    def policy(self) -> RetryPolicy:
-        """The same as workers read it."""
-        longest = self.max_delay
-        return RetryPolicy(
-            delay_us=JOB.duration_us("delay", self.delay, zero=True),
-            backoff=float(self.backoff),
-            max_delay_us=None
-            if longest is None
-            else JOB.duration_us("max_delay", longest, zero=True),
-            jitter=float(self.jitter),
-        )
 
 
 class _Terms(NamedTuple):
@@ -309,7 +265,7 @@ class Job:
             if value is not default:
                 check(name, value)
         callee = callee_of(self.function)
-        if callee.refusal is not None and not _carries_functions(self.serializer):
+        if callee.refusal is not None and not carries_functions(self.serializer):
             raise callee.refusal
         self._check_pairs()
 
@@ -320,7 +276,7 @@ class Job:
         if self.run_at is not None and self.delay is not None:
             JOB.refuse("delay", self.delay, "run_at is given as well. Give one of the two.")
         if self.memory_limit is not None and self.executor is not None:
-            _refuse_a_limit_that_nobody_keeps(self.executor, self.memory_limit)
+            refuse_a_limit_that_nobody_keeps(self.executor, self.memory_limit)
 
     def _check_collections(self) -> None:
         """What can change without the Job noticing is looked at each time."""
@@ -353,7 +309,9 @@ class Job:
     def _timeout_us(self) -> int | None:
         if self.timeout is _DEFAULT_TIMEOUT:  # most jobs: nothing to work out
             return _DEFAULT_TIMEOUT_US
-        return None if self.timeout is None else JOB.duration_us("timeout", self.timeout, zero=False)
+        return (
+            None if self.timeout is None else JOB.duration_us("timeout", self.timeout, zero=False)
+        )
 
     def _policy(self) -> RetryPolicy:
         if self.retry is not None:
@@ -384,15 +342,15 @@ class Job:
             return Payload(serializer.name, serializer.dumps(content))
         except SerializationError as failure:
             path = failure.path if failure.path.startswith("params") else f"params{failure.path}"
+            said = str(failure) if path in str(failure) else f"{path}: {failure}"
             raise SerializationError(
-                f"Job {shown(self.name)} cannot be submitted: {failure}\nIt was found at {path}.",
-                path,
+                f"Job {shown(self.name)} cannot be submitted: {said}", path
             ) from failure
 
     def _options(self, terms: _Terms, *, by_value: bool) -> str:
         """What workers read, as text. Most jobs have neither description nor metadata and share
         theirs with many others: those are kept."""
-        executor = None if self.executor is None else _executor_name(self.executor)
+        executor = None if self.executor is None else executor_name(self.executor)
         common = (
             terms.timeout_us, terms.retry, executor, self.memory_limit,
             self.pass_parent_results, by_value,
@@ -402,204 +360,9 @@ class Job:
         return _common_options_text(*common)
 
 
-# --- the function -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Callee:
-    """What a submit must know of a function.
-
-    Attributes:
-        reference: How a worker finds it; None when it can only travel by value.
-        refusal: Why there is no reference.
-        names: Its parameters that can be given by name.
-        by_position: Those that cannot.
-        required: Those that must be given.
-        takes_any: It has `**kwargs`, or a signature that Python cannot tell.
-    """
-
-    name: str
-    reference: str | None
-    refusal: InvalidFunction | None
-    names: frozenset[str]
-    by_position: frozenset[str]
-    required: frozenset[str]
-    takes_any: bool
-    takes_parents: bool
-    signature: str
-
-    def refuse_misfits(self, job: Job, wants_parents: bool) -> None:
-        """Raise unless the function can be called with the job's parameters."""
-        given: Any = job.params.keys()
-        if wants_parents:
-            given = given | {PARENT_RESULTS}
-        if self.required <= given and (self.takes_any or given <= self.names):
-            return
-        missing = sorted(self.required - given)
-        unknown = [] if self.takes_any else sorted(given - self.names)
-        raise InvalidParameters(
-            f"The parameters of job {shown(job.name)} do not fit {self.name}{self.signature}: "
-            f"{self._misfits(missing, unknown)}.\n{self._cure(missing, unknown, job)}"
-        )
-
-    def _misfits(self, missing: Sequence[str], unknown: Sequence[str]) -> str:
-        said = []
-        if missing:
-            said.append(f"missing {', '.join(shown(name) for name in missing)}")
-        for name in unknown:
-            near = difflib.get_close_matches(name, self.names, 1)
-            said.append(f"unknown {shown(name)}" + (f" (near: {near[0]!r})" if near else ""))
-        return "; ".join(said)
-
-    def _cure(self, missing: Sequence[str], unknown: Sequence[str], job: Job) -> str:
-        if self.by_position & {*missing, *unknown}:
-            return "Jobs pass parameters by name: the function must not take them by position only."
-        if PARENT_RESULTS in missing:
-            return (
-                "Parents' results are passed to a job that has dependencies, unless "
-                f"pass_parent_results is False; here it is {job.pass_parent_results} with "
-                f"{len(job.dependencies)} dependencies."
-            )
-        if PARENT_RESULTS in unknown:
-            return (
-                f"pass_parent_results={job.pass_parent_results}: give the function a parameter "
-                f"{PARENT_RESULTS!r}, or leave the option out."
-            )
-        return "Give params={…} with the names of the function's parameters."
-
-
-_NONE_AT_ALL: frozenset[str] = frozenset()
-
-
-def callee_of(function: Callable[..., Any]) -> Callee:
-    """What a submit must know of a function; worked out once per function.
-
-    Raises:
-        InvalidFunction: It is none, or one that nothing can run as a job.
-    """
-    try:
-        return _callee(function)
-    except TypeError as failure:
-        if isinstance(failure, InvalidFunction):
-            raise
-        raise InvalidFunction(
-            f"function is {shown(function)}, which cannot be told from others (it has no hash).\n"
-            "Give a function that is defined with def at the top level of a module."
-        ) from failure
-
-
-@functools.lru_cache(maxsize=1_024)
-def _callee(function: Callable[..., Any]) -> Callee:
-    refuse_what_is_no_function(function)
-    reference, refusal = None, None
-    try:
-        reference = functions.reference(function)
-    except InvalidFunction as failure:
-        refusal = failure
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    try:
-        signature = inspect.signature(function)
-    except (ValueError, TypeError):  # written in C, and Python cannot tell
-        return Callee(
-            name, reference, refusal, _NONE_AT_ALL, _NONE_AT_ALL, _NONE_AT_ALL, True, False, "(…)"
-        )
-    parameters = signature.parameters.values()
-    by_name = frozenset(
-        each.name for each in parameters
-        if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
-    )  # fmt: skip
-    by_position = frozenset(each.name for each in parameters if each.kind is each.POSITIONAL_ONLY)
-    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
-    required = frozenset(
-        each.name for each in parameters
-        if each.default is each.empty and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
-    )  # fmt: skip
-    takes_parents = takes_any or PARENT_RESULTS in by_name
-    return Callee(
-        name,
-        reference,
-        refusal,
-        by_name,
-        by_position,
-        required,
-        takes_any,
-        takes_parents,
-        str(signature),
-    )
-
-
-def refuse_what_is_no_function(function: object) -> None:
-    """Raise for what could never be called once and give a result."""
-    if not callable(function):
-        raise InvalidFunction(
-            f"function is {shown(function)}, of type {type(function).__name__}, which cannot be "
-            "called.\nGive the function itself, without parentheses."
-        )
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise InvalidFunction(
-            f"function is {shown(function)}, a generator: calling it runs nothing.\n"
-            "Give a function that does the work and returns its result, such as a list."
-        )
-
-
 def _unwrapped(function: Any) -> Any:
     """The function behind a `@task`, or what was given."""
     return function.__wrapped__ if getattr(type(function), "is_gigq_task", False) else function
-
-
-# --- choices ----------------------------------------------------------------------------------
-
-
-def _carries_functions(choice: SerializerChoice | None) -> bool:
-    return choice is not None and _probe(choice).carries_functions
-
-
-def _probe(choice: SerializerChoice) -> Serializer | type[Serializer]:
-    """A serializer to ask what it can; not one to write with: it has no key to sign."""
-    return choice if not isinstance(choice, str) else _named_serializer(choice)
-
-
-@functools.lru_cache(maxsize=64)
-def _named_serializer(name: str) -> Serializer:
-    inner = "json" if name == "signed" else name.removeprefix("signed+")
-    return plugins.serializer(inner)
-
-
-def _check_serializer(what: str, value: Any) -> None:
-    if isinstance(value, str):
-        _probe(JOB.text(what, value, 200))
-    elif not isinstance(value, Serializer) and not _is_class_of(value, Serializer):
-        JOB.refuse_type(what, value, "a name such as 'json', a Serializer class or an instance")
-
-
-def _check_executor(what: str, value: Any) -> None:
-    if isinstance(value, str):
-        _named_executor(JOB.text(what, value, 200))
-    elif not isinstance(value, Executor) and not _is_class_of(value, Executor):
-        JOB.refuse_type(what, value, "a name such as 'process', an Executor class or an instance")
-
-
-@functools.lru_cache(maxsize=64)
-def _named_executor(name: str) -> Executor:
-    return plugins.executor(name)
-
-
-def _executor_name(choice: ExecutorChoice) -> str:
-    return choice if isinstance(choice, str) else choice.name
-
-
-def _refuse_a_limit_that_nobody_keeps(executor: ExecutorChoice, limit: int) -> None:
-    chosen = _named_executor(executor) if isinstance(executor, str) else executor
-    if not chosen.limits_memory:
-        JOB.refuse(
-            "memory_limit", limit,
-            f"the executor {_executor_name(executor)!r} cannot keep it: its jobs share the worker's "
-            "memory. Choose executor='process', or leave out memory_limit.",
-        )  # fmt: skip
-
-
-def _is_class_of(value: object, parent: type) -> bool:
-    return isinstance(value, type) and issubclass(value, parent)
 
 
 # --- rules ------------------------------------------------------------------------------------
@@ -714,8 +477,8 @@ _RULES: tuple[tuple[str, object, Check], ...] = (
     ("pass_parent_results", None, _check_boolean),
     ("queue", "default", _text(LONGEST_QUEUE)),
     ("unique_key", None, _text(LONGEST_KEY)),
-    ("serializer", None, _check_serializer),
-    ("executor", None, _check_executor),
+    ("serializer", None, check_serializer),
+    ("executor", None, check_executor),
     ("memory_limit", None, _whole(LEAST_MEMORY, MOST_MEMORY)),
     ("on_parent_failure", "cancel", lambda what, value: JOB.one_of(what, value, ParentFailure)),
     ("workflow", "", _text(LONGEST_NAME, empty=True)),
@@ -754,4 +517,12 @@ def _options_text(  # noqa: PLR0917 - positional, so that they are the key of a 
 
 _common_options_text = functools.lru_cache(maxsize=1_024)(_options_text)
 
-__all__ = ["Job", "Retry"]
+__all__ = [
+    "Duration",
+    "ExecutorChoice",
+    "Job",
+    "Retry",
+    "SerializerChoice",
+    "callee_of",
+    "check_options",
+]
