@@ -55,6 +55,7 @@ from gigq.storages.sqlite import (
     control,
     jobs,
     maintenance,
+    moments,
     opening,
     outcomes,
     reading,
@@ -332,7 +333,7 @@ class SqliteStorage(Storage):
     ) -> tuple[Turn, int]:
         """A whole turn, and how often the storage had pulsed by its end."""
         runs = [outcome.run for outcome in reports] + [each.run for each in started]
-        alive, rows = outcomes.look(tx, session, runs)
+        alive, rows, moment = moments.look(tx, session, runs)
         if not alive:
             raise SessionLost(
                 f"The session of worker {session.worker.worker_id!r} was declared dead, or has left: "
@@ -341,14 +342,18 @@ class SqliteStorage(Storage):
         settled = outcomes.settle(
             tx, session, rows, reports, started, repeated=holding is not None, limit=MAX_RESULT
         )
-        moment = claims.renew(tx, session)
+        claims.renew(tx, session)
+        if settled.stirred:
+            moment = moments.look_again(tx, session)
         next_due_us = claims.let_time_pass(tx, moment)
         taken: list[Claim] = []
         if holding is not None:
             owned = outcomes.owned_rows(tx, session.key)
             taken, want = claims.hand_out_again(tx, session, owned, holding, want)
         taken += claims.claim(tx, session, want, paused=moment.paused)
-        turn = Turn(tuple(taken), moment.stops, settled.stale, settled.refused, next_due_us)
+        turn = Turn(
+            tuple(taken), moment.without(settled.ended), settled.stale, settled.refused, next_due_us
+        )
         return turn, moment.pulse + tx.pulses
 
     def payloads(self, session: Session, runs: Sequence[Run]) -> list[RunPayload]:

@@ -9,7 +9,8 @@ only jobs that are due and unblocked: a claim's cost follows what is wanted, not
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from gigq.contracts.serializer import Payload
@@ -22,6 +23,7 @@ from gigq.contracts.storage import (
     Run,
     RunNumber,
     Session,
+    Takes,
     Want,
 )
 from gigq.storages.sqlite.branches import BadEnd, spread
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from gigq.storages.sqlite.connection import Tx
+    from gigq.storages.sqlite.moments import Moment
 
 #: How many jobs whose time has come one statement moves.
 _BATCH = 1_000
@@ -55,48 +58,9 @@ _READY_QUEUES = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """What a turn learns while it renews the session.
-
-    Attributes:
-        pulse: How often something had become claimable or ended before this step.
-        due_mono, due_wall: When the next delay, and the next date, is over; None for none.
-        expires_mono, expires_wall: When the next job expires.
-        stops: Runs of the session that somebody wishes to cancel.
-        paused: Whether any queue is.
-    """
-
-    pulse: int
-    due_mono: int | None
-    due_wall: int | None
-    expires_mono: int | None
-    expires_wall: int | None
-    stops: tuple[Run, ...]
-    paused: bool
-
-
-_RENEW = """
-UPDATE session SET beat = beat + 1, seen = :wall WHERE key = :session RETURNING
-    (SELECT n FROM counts WHERE queue = '' AND status = -1),
-    (SELECT min(due_mono) FROM job INDEXED BY job_delayed WHERE state = 2),
-    (SELECT min(run_at) FROM job INDEXED BY job_scheduled WHERE state = 1),
-    (SELECT min(expires_mono) FROM job INDEXED BY job_expires_mono
-        WHERE expires_mono IS NOT NULL AND state < 6 AND started IS NULL),
-    (SELECT min(expires) FROM job INDEXED BY job_expires
-        WHERE expires IS NOT NULL AND state < 6 AND started IS NULL),
-    (SELECT json_group_array(json_array(id, run, seq)) FROM job INDEXED BY job_wish
-        WHERE wish = 1 AND session = :session AND owned = 1),
-    EXISTS (SELECT 1 FROM paused)
-"""
-
-
-def renew(tx: Tx, session: Session) -> Moment:
-    """Prove that the session lives, and look at everything else that a turn must know."""
-    row = tx.one(_RENEW, {"wall": tx.wall, "session": session.key})
-    stops = tuple(Run(job_id, RunNumber(run), seq) for job_id, run, seq in json.loads(row[5]))
-    pulse, due_mono, due_wall, expires_mono, expires_wall = row[:5]
-    return Moment(pulse, due_mono, due_wall, expires_mono, expires_wall, stops, bool(row[6]))
+def renew(tx: Tx, session: Session) -> None:
+    """Prove that the session lives."""
+    tx.run("UPDATE session SET beat = beat + 1, seen = ? WHERE key = ?", [tx.wall, session.key])
 
 
 # --- time passes ----------------------------------------------------------------------------------
@@ -241,27 +205,42 @@ def _next(
     condition, parameters = _condition(tx, session, paused=paused)
     if unsuspected:
         condition += " AND lost = 0"
-    order = f"""
-        FROM job INDEXED BY job_ready WHERE state = 0 AND {condition}
-        ORDER BY priority DESC, seq LIMIT ?
-    """
     if most <= _UNWEIGHED:
-        found = tx.value(
-            f"SELECT json_group_array(json_array({_DETAILS})) FROM (SELECT * {order}) AS job",
-            [*parameters, most],
-        )
-        return _candidates(found)
-    weighed = json.loads(
-        tx.value(
-            "SELECT json_group_array(json_array(seq, size)) FROM "
-            f"(SELECT seq, length(params) AS size {order})",
-            [*parameters, most],
-        )
+        return _candidates(tx.value(candidates_sql(condition), [*parameters, most]))
+    weighed = json.loads(tx.value(weights_sql(condition), [*parameters, most]))
+    return _details(tx, _within_bounds(weighed))
+
+
+def _order(condition: str) -> str:
+    """Numbers in the order of P7. Read from the index alone, so that the payloads of what is sorted
+    away are never touched; the index is named, for after an ANALYZE the planner may scan the table."""
+    return (
+        f"SELECT seq FROM job INDEXED BY job_ready WHERE state = 0 AND {condition} "
+        "ORDER BY priority DESC, seq LIMIT ?"
     )
+
+
+def candidates_sql(condition: str) -> str:
+    """What is to be known of the next jobs."""
+    return (
+        f"SELECT json_group_array(json_array({_DETAILS})) "
+        f"FROM ({_order(condition)}) AS s CROSS JOIN job ON job.seq = s.seq"
+    )
+
+
+def weights_sql(condition: str) -> str:
+    """The sizes of the next jobs' parameters."""
+    return (
+        "SELECT json_group_array(json_array(job.seq, length(job.params))) "
+        f"FROM ({_order(condition)}) AS s CROSS JOIN job ON job.seq = s.seq"
+    )
+
+
+def _details(tx: Tx, seqs: Sequence[int]) -> list[Candidate]:
     found = tx.value(
         f"SELECT json_group_array(json_array({_DETAILS})) "
         "FROM json_each(?) AS s CROSS JOIN job ON job.seq = s.value",
-        [json.dumps(_within_bounds(weighed))],
+        [json.dumps(list(seqs))],
     )
     return _candidates(found)
 
@@ -299,9 +278,17 @@ def _condition(tx: Tx, session: Session, *, paused: bool) -> tuple[str, list[obj
         condition += f" AND serializer IN ({_marks(len(takes.serializers))})"
         parameters += [bindable(name) for name in takes.serializers]
     if takes.allow is not None:
-        tx.connection.create_function("gigq_allows", 1, takes.allows, deterministic=True)
-        condition += " AND gigq_allows(function)"
+        condition += f" AND {_allows(tx, takes)}(function)"
     return condition, parameters
+
+
+def _allows(tx: Tx, takes: Takes) -> str:
+    """The SQL function that asks `takes.allows`; registered once for each `allow`."""
+    name = "gigq_allows_" + blake2b(json.dumps(takes.allow).encode(), digest_size=8).hexdigest()
+    if name not in tx.functions:
+        tx.connection.create_function(name, 1, Takes(allow=takes.allow).allows, deterministic=True)
+        tx.functions.add(name)
+    return name
 
 
 def _marks(count: int) -> str:
@@ -340,7 +327,16 @@ def _take(tx: Tx, session: Session, chosen: _Chosen) -> None:
         "worker": bindable(session.worker.worker_id),
     }
     here = [[row.seq, slot] for row, slot in chosen if slot is not None]
-    if here:
+    if len(here) == 1:
+        tx.run(
+            f"""
+            UPDATE job SET {common}, begun = 1, worker = iif(:slots > 1,
+                CAST(:worker AS TEXT) || '-' || :slot, CAST(:worker AS TEXT))
+            WHERE seq = :seq
+            """,
+            {**parameters, "seq": here[0][0], "slot": here[0][1]},
+        )
+    elif here:
         tx.run(
             f"""
             UPDATE job SET {common}, begun = 1, worker = iif(:slots > 1,
@@ -402,19 +398,15 @@ def hand_out_again(
     if not rows:
         return [], want
     slots = list(want.slots)
-    details = _candidates(
-        tx.value(
-            f"SELECT json_group_array(json_array({_DETAILS})) "
-            "FROM json_each(?) AS s CROSS JOIN job ON job.seq = s.value",
-            [json.dumps([row.seq for row in rows])],
-        )
-    )
-    # What was lost before must not lie ready: such a job has first call on a slot, or goes back.
-    details.sort(key=lambda row: (not row.lost, -row.priority, row.seq))
+    details = _details(tx, [row.seq for row in rows])
+    details.sort(key=lambda row: (-row.priority, row.seq))
+    # What was lost before must not lie ready: it has first call on a slot, or goes back.
+    suspects = sum(row.lost > 0 for row in details)
     kept: _Chosen = []
     back: set[int] = set()
     for row in details:
-        slot = slots.pop(0) if slots else None
+        slot = slots.pop(0) if slots and (row.lost or len(slots) > suspects) else None
+        suspects -= row.lost > 0
         if slot is None and row.lost:
             back.add(row.seq)
         else:
@@ -423,7 +415,6 @@ def hand_out_again(
     if back:
         unbegun = [replace(row, begun=0) for row in rows if row.seq in back]
         apply(tx, session.worker.worker_id, session.worker.slots, [give_back(r) for r in unbegun])
-    kept.sort(key=lambda each: (-each[0].priority, each[0].seq))
     claims = [_as_claim(row, slot, run=row.run, attempt=row.attempts) for row, slot in kept]
     ahead = sum(slot is None for _, slot in kept)
     return claims, Want(tuple(slots), max(0, want.ahead - ahead))

@@ -16,10 +16,10 @@ import os
 import sqlite3
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -39,10 +39,14 @@ from gigq.storages.sqlite.wakeup import folder_of
 T = TypeVar("T")
 #: Reading connections that are kept for the next reader.
 _POOL = 8
+#: Rows of `counts` that one statement writes.
+_COUNTS_AT_ONCE = 100
 #: Milliseconds by which two bounds of a wait may differ.
 _NEAR = 50
 #: Bytes that the write-ahead log keeps on disk after a large transaction.
 _JOURNAL_LIMIT = 64 * 1024 * 1024
+#: Memory that the writer may keep pages in; taken only as the file needs it.
+_CACHE_KIB = 32 * 1024
 
 
 @dataclass(slots=True)
@@ -53,13 +57,15 @@ class Tx:
         wall, mono: Microseconds; the same for everything in the step.
         moved: By how much each (queue, status) grew; written once, before the commit.
         pulses: Something became claimable or ended: whoever waits is to be woken.
+        functions: Names of the Python functions that the connection knows already.
     """
 
     connection: sqlite3.Connection
     wall: int
     mono: int
-    moved: Counter[tuple[str, int]] = field(default_factory=Counter)
+    moved: dict[tuple[str, int], int] = field(default_factory=dict)
     pulses: bool = False
+    functions: set[str] = field(default_factory=set)
 
     @property
     def now(self) -> dict[str, Any]:
@@ -80,23 +86,32 @@ class Tx:
     def move(self, queue: str, old: JobStatus | None, new: JobStatus | None, n: int = 1) -> None:
         """Count `n` jobs from one status to another; None is outside."""
         if old is not None:
-            self.moved[queue, COUNTED[old]] -= n
+            self.count(queue, COUNTED[old], -n)
         if new is not None:
-            self.moved[queue, COUNTED[new]] += n
+            self.count(queue, COUNTED[new], n)
+
+    def count(self, queue: str, status: int, n: int) -> None:
+        """Let one of the `counts` grow by `n`."""
+        key = queue, status
+        self.moved[key] = self.moved.get(key, 0) + n
 
     def write_counts(self) -> None:
         """One statement for all that the step moved."""
-        changes = [(queue, status, n) for (queue, status), n in self.moved.items() if n]
         if self.pulses:
-            changes.append(("", PULSE, 1))
-        for start in range(0, len(changes), 200):
-            part = changes[start : start + 200]
-            values = ", ".join(["(CAST(? AS TEXT), ?, ?)"] * len(part))
-            self.run(
-                f"INSERT INTO counts VALUES {values} "
-                "ON CONFLICT (queue, status) DO UPDATE SET n = n + excluded.n",
-                [each for queue, status, n in part for each in (bindable(queue), status, n)],
-            )
+            self.count("", PULSE, 1)
+        changes = [(bindable(queue), status, n) for (queue, status), n in self.moved.items() if n]
+        for start in range(0, len(changes), _COUNTS_AT_ONCE):
+            part = changes[start : start + _COUNTS_AT_ONCE]
+            self.run(_counts_sql(len(part)), [value for change in part for value in change])
+
+
+@cache
+def _counts_sql(rows: int) -> str:
+    values = ", ".join(["(CAST(? AS TEXT), ?, ?)"] * rows)
+    return (
+        f"INSERT INTO counts VALUES {values} "
+        "ON CONFLICT (queue, status) DO UPDATE SET n = n + excluded.n"
+    )
 
 
 def bindable(text: str | None) -> str | bytes | None:
@@ -120,7 +135,7 @@ class _Member(Generic[T]):
 
     work: Callable[[Tx], T]
     times: Callable[[], tuple[int, int]]
-    turn: threading.Event = field(default_factory=threading.Event)
+    turn: threading.Event | None = None
     done: bool = False
     result: T | None = None
     error: BaseException | None = None
@@ -154,6 +169,7 @@ class Database:
         self._readers: list[sqlite3.Connection] = []
         self._closed = False
         self._forgotten = False
+        self._functions: set[str] = set()
         self.waiting = folder_of(opened)
 
     # --- writing ------------------------------------------------------------------------------
@@ -167,7 +183,7 @@ class Database:
             What `work` returned, and whether somebody who waits is to be woken.
         """
         with self._transaction(timeout) as connection:
-            tx = Tx(connection, *times())
+            tx = Tx(connection, *times(), functions=self._functions)
             result = work(tx)
             tx.write_counts()
         return result, tx.pulses
@@ -181,11 +197,12 @@ class Database:
         """
         member = _Member(work, times)
         with self._mutex:
+            if self._led:
+                member.turn = threading.Event()
             self._members.append(member)
-            leads = not self._led
             self._led = True
         try:
-            if not leads:
+            if member.turn is not None:
                 member.turn.wait()
             if not member.done:
                 self._lead(member, timeout)
@@ -215,7 +232,7 @@ class Database:
                 if member in self._members:
                     self._members.remove(member)
             for each in batch:
-                if each.done and each is not member:
+                if each.done and each.turn is not None:
                     each.turn.set()
             self._pass_on()
 
@@ -224,7 +241,7 @@ class Database:
         with self._mutex:
             self._led = bool(self._members)
             heir = self._members[0] if self._members else None
-        if heir is not None:
+        if heir is not None and heir.turn is not None:
             heir.turn.set()
 
     def _leave_group(self, member: _Member[Any]) -> None:
@@ -233,7 +250,7 @@ class Database:
             waits = member in self._members
             if waits:
                 self._members.remove(member)
-            was_heir = waits and member.turn.is_set()
+            was_heir = waits and member.turn is not None and member.turn.is_set()
         if was_heir:
             self._pass_on()
 
@@ -260,7 +277,7 @@ class Database:
     def _commit_one(self, member: _Member[Any], timeout: float) -> None:
         try:
             with self._begun(timeout) as connection:
-                tx = Tx(connection, *member.times())
+                tx = Tx(connection, *member.times(), functions=self._functions)
                 member.result = member.work(tx)
                 tx.write_counts()
                 member.pulses = tx.pulses
@@ -328,6 +345,7 @@ class Database:
             level = "FULL" if self.location.durability == "full" else "NORMAL"
             connection.execute(f"PRAGMA synchronous = {level}")
             connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             self._writer = connection
             self._busy_timeout = -1
         return self._writer
@@ -433,7 +451,8 @@ def _under_savepoint(
         connection.execute("RELEASE member")
         return None, error, False
     connection.execute("RELEASE member")
-    total.moved.update(tx.moved)
+    for (queue, status), n in tx.moved.items():
+        total.count(queue, status, n)
     total.pulses = total.pulses or tx.pulses
     return result, None, tx.pulses
 

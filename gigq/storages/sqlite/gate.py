@@ -64,8 +64,11 @@ class Gate:
                 os.close(descriptor)
 
     def _lock(self) -> bool:
-        with contextlib.suppress(BlockingIOError):
+        try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
             return True
         if self._waiter is None:
             self._waiter = _Waiter()

@@ -14,7 +14,7 @@ from gigq.contracts.storage import Added, JobStatus, NewJob, refuse_cycles
 from gigq.errors import DuplicateJob, UnknownDependency
 from gigq.storages.sqlite.branches import BadEnd, spread
 from gigq.storages.sqlite.connection import bindable
-from gigq.storages.sqlite.schema import POLICY, STATUS, State, tag_to_json
+from gigq.storages.sqlite.schema import COUNTED, POLICY, STATUS, State, tag_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +27,7 @@ _COLUMNS = (
     "expires_mono", "expires_wall", "name", "function", "options", "dependencies", "tags",
     "unique_key", "workflow", "params",
 )  # fmt: skip
+_PENDING = COUNTED[JobStatus.PENDING]
 _TEXTS = {"id", "queue", "serializer", "name", "function", "options", "unique_key", "workflow"}
 _VALUES = ", ".join("CAST(? AS TEXT)" if column in _TEXTS else "?" for column in _COLUMNS)
 _INSERT = f"INSERT INTO job({', '.join(_COLUMNS)}, seq) VALUES ({_VALUES}, ?)"
@@ -81,8 +82,8 @@ def _insert(tx: Tx, jobs: Sequence[NewJob], blockers: Mapping[str, int], first: 
             tx.connection.executemany(_INSERT, rows)
     except sqlite3.IntegrityError as error:
         raise _duplicates([job.id for job in jobs]) from error
-    for queue, count in Counter(job.queue for job in jobs).items():
-        tx.move(queue, None, JobStatus.PENDING, count)
+    for job in jobs:
+        tx.count(job.queue, _PENDING, 1)
     tx.pulses = tx.pulses or bool(jobs)
 
 

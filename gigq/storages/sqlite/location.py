@@ -209,9 +209,13 @@ def refuse_replaced(location: Location, opened: Identity) -> None:
     Raises:
         StorageReplaced: Writing on would go to a file that nobody finds any more.
     """
+    try:
+        now = os.stat(location.real)  # noqa: PTH116 - on the path of every write
+        if now.st_ino == opened.inode and now.st_dev == opened.device:
+            return
+    except OSError:
+        pass
     found = identity(location)
-    if found == opened:
-        return
     what = "was deleted or moved away" if found is None else "was replaced by another file"
     raise StorageReplaced(
         f"{location.url} {what} while it was in use: what is written now would be found by nobody.\n"

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 _TOGETHER = 64 * 1024
 #: In `execution`, a run that was handed back: shown to nobody, but known when its report is repeated.
 HANDED_BACK = "handed back"
-_COLUMNS = (
+#: Of the job `j`, in the order of `RunRow`.
+COLUMNS = (
     "j.seq, j.id, j.name, j.queue, j.state, j.run, j.session, j.owned, j.begun, j.attempts, "
     "j.max_attempts, j.wish, j.kids, j.error IS NOT NULL"
 )
@@ -108,45 +109,28 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Outcomes that changed nothing, and such as could not be kept."""
+    """What came of the outcomes of a turn.
 
-    stale: tuple[Run, ...] = ()
-    refused: tuple[Refused, ...] = ()
+    Attributes:
+        stale: Those that changed nothing.
+        refused: Those that could not be kept.
+        ended: Runs that the session no longer owns.
+        stirred: Other jobs, or the time, may matter now: not only have runs completed.
+    """
+
+    stale: tuple[Run, ...]
+    refused: tuple[Refused, ...]
+    ended: set[Run]
+    stirred: bool
 
 
 # --- reading --------------------------------------------------------------------------------------
 
 
-def look(tx: Tx, session: Session, runs: Sequence[Run]) -> tuple[bool, dict[str, RunRow]]:
-    """Whether the session is alive, and the jobs of these runs by id; in one statement."""
-    keys = _keys(tx, runs)
-    row = tx.one(
-        f"""
-        SELECT (SELECT id FROM session WHERE key = :session),
-            (SELECT json_group_array(json_array({_COLUMNS}))
-             FROM json_each(:keys) AS s CROSS JOIN job AS j ON j.seq = s.value)
-        """,
-        {"session": session.key, "keys": json.dumps(keys)},
-    )
-    alive = row[0] == session.id
-    rows = [RunRow(*each) for each in json.loads(row[1])]
-    return alive, {each.id: each for each in rows}
-
-
-def _keys(tx: Tx, runs: Sequence[Run]) -> list[int]:
-    """Row numbers of the runs; a run that came without one is looked up."""
-    keys = {run.key for run in runs if run.key}
-    for run in runs:
-        if not run.key:
-            found = tx.one("SELECT seq FROM job WHERE id = CAST(? AS TEXT)", [bindable(run.job_id)])
-            keys.update(found or ())
-    return list(keys)
-
-
 def owned_rows(tx: Tx, session_key: int) -> list[RunRow]:
     """Everything that a session owns: what runs, and what was decided but has not ended."""
     found = tx.value(
-        f"SELECT json_group_array(json_array({_COLUMNS})) "
+        f"SELECT json_group_array(json_array({COLUMNS})) "
         "FROM job AS j INDEXED BY job_owned WHERE j.session = ? AND j.owned = 1",
         [session_key],
     )
@@ -169,7 +153,7 @@ def settle(
     """Record starts and outcomes, each fenced by itself (P4).
 
     Args:
-        rows: From `look`.
+        rows: From `moments.look`.
         repeated: The call was made before and had no answer: what is recorded already is not stale.
         limit: A larger result cannot be stored.
     """
@@ -183,7 +167,12 @@ def settle(
         apply(tx, session.worker.worker_id, session.worker.slots, sorting.changes)
     if sorting.stopped:
         end_stopping(tx, sorting.stopped)
-    return Settled(tuple(sorting.stale), tuple(sorting.refused))
+    return Settled(
+        tuple(sorting.stale),
+        tuple(sorting.refused),
+        {outcome.run for _, outcome in sorting.completed},
+        bool(sorting.changes or sorting.stopped or any(row.kids for row, _ in sorting.completed)),
+    )
 
 
 @dataclass(slots=True)
@@ -346,6 +335,20 @@ def _begin(tx: Tx, session: Session, rows: dict[str, RunRow], started: Sequence[
     )
 
 
+_COMPLETED = """
+    UPDATE job SET state = 7, owned = 0, wish = 0, error = NULL, completed = :wall, updated = :wall,
+        started = iif(begun, started, :wall), result_serializer = CAST(:serializer AS TEXT),
+"""
+COMPLETE = f"""{_COMPLETED}
+    worker = {_label("json_extract(s.value, '$[1]')")},
+    result = coalesce(
+        substr(:results, json_extract(s.value, '$[2]'), json_extract(s.value, '$[3]')), x''
+    )
+    FROM json_each(:table) AS s WHERE job.seq = json_extract(s.value, '$[0]')
+"""
+COMPLETE_ONE = f"{_COMPLETED} worker = {_label(':slot')}, result = :results WHERE seq = :seq"
+
+
 def _complete(tx: Tx, session: Session, completed: Sequence[tuple[RunRow, Completed]]) -> None:
     """running → completed, and the dependents' edges close in the same step."""
     by_serializer: dict[str, list[tuple[RunRow, Completed]]] = {}
@@ -373,26 +376,17 @@ def _store_results(
         table.append((row.seq, outcome.slot, offset, len(data)))
         parts.append(data)
         offset += len(data)
-    tx.run(
-        f"""
-        UPDATE job SET state = 7, owned = 0, wish = 0, error = NULL, completed = :wall,
-            updated = :wall, started = iif(begun, started, :wall),
-            worker = {_label("json_extract(s.value, '$[1]')")},
-            result = coalesce(
-                substr(:results, json_extract(s.value, '$[2]'), json_extract(s.value, '$[3]')), x''
-            ),
-            result_serializer = CAST(:serializer AS TEXT)
-        FROM json_each(:table) AS s WHERE job.seq = json_extract(s.value, '$[0]')
-        """,
-        {
-            "wall": tx.wall,
-            "results": b"".join(parts),
-            "serializer": bindable(serializer),
-            "table": json.dumps(table),
-            "slots": session.worker.slots,
-            "worker": bindable(session.worker.worker_id),
-        },
-    )
+    parameters = {
+        "wall": tx.wall,
+        "results": b"".join(parts),
+        "serializer": bindable(serializer),
+        "slots": session.worker.slots,
+        "worker": bindable(session.worker.worker_id),
+    }
+    if len(table) == 1:
+        tx.run(COMPLETE_ONE, {**parameters, "seq": table[0][0], "slot": table[0][1]})
+    else:
+        tx.run(COMPLETE, {**parameters, "table": json.dumps(table)})
     for row, outcome in completed:
         if len(outcome.result.data) > _TOGETHER:
             tx.run("UPDATE job SET result = ? WHERE seq = ?", [outcome.result.data, row.seq])

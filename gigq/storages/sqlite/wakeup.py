@@ -14,6 +14,7 @@ import select
 import socket
 import stat
 import threading
+import time
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -131,14 +132,25 @@ def _is_ours(folder: Path, user: int) -> bool:
     )
 
 
+#: A folder whose last change is older than this many nanoseconds when it is read cannot change again
+#: without its time of change telling so: file systems count in ticks of some milliseconds.
+_SETTLED = 100_000_000
+_EMPTY: dict[Path, int] = {}
+
+
 def poke(folder: Path | None) -> None:
     """Wake everyone who waits in the folder; those who died waiting are cleaned away."""
     if folder is None:
         return
     try:
-        names = os.listdir(folder)  # noqa: PTH208 - after every commit
+        changed = os.stat(folder).st_mtime_ns  # noqa: PTH116 - after every commit
+        if _EMPTY.get(folder) == changed:
+            return
+        names = os.listdir(folder)  # noqa: PTH208
     except OSError:
         return
+    if not names and time.time_ns() - changed > _SETTLED:
+        _EMPTY[folder] = changed
     for name in names:
         _send(f"{folder}/{name}")
 
