@@ -1,0 +1,1 @@
+"""A gigq plugin to copy: a storage, a serializer and an executor, each small and real."""
