@@ -50,7 +50,9 @@ class Row:
     sqlite: list[float] = field(default_factory=list)
 
     def cells(self) -> list[str]:
-        share = statistics.median(self.gigq) / statistics.median(self.sqlite)
+        # In pairs: what slowed the machine down for a while slowed both of a pair.
+        pairs = zip(self.gigq, self.sqlite, strict=True)
+        share = statistics.median(gigq / sqlite for gigq, sqlite in pairs)
         said = f"{share:.1f} ×" if self.unit == "ms" else f"{share:.0%}"
         return [f"{self.subject}, {self.unit}", spread(self.gigq), spread(self.sqlite), said]
 
