@@ -133,3 +133,25 @@ class TestTheScript:
 
         with JobQueue(script.parent / "jobs.db") as queue:
             assert queue.stats()["total"] == 3
+
+
+class TestTwoScripts:
+    def test_are_served_by_one_worker(self, tmp_path, environment):
+        """Each has a function `work`, and all scripts have one module name where they are loaded."""
+        db = tmp_path / "jobs.db"
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            script = tmp_path / name / "app.py"
+            script.write_text(
+                f"def work():\n    return {name!r}\n\n"
+                "from gigq import Job, JobQueue\n"
+                f"queue = JobQueue({str(db)!r})\n"
+                f"job_id = queue.submit(Job({name!r}, work))\n"
+                "print(queue.get_status(job_id)['function_module'])\n"
+            )
+            assert python("app.py", cwd=script.parent, env=environment).strip() == str(script)
+
+        code = f"from gigq import Worker; Worker({str(db)!r}).run_until_empty()"
+        python("-c", code, cwd=tmp_path, env=environment)
+
+        assert results(tmp_path) == {"one": "one", "two": "two"}
