@@ -42,6 +42,7 @@ from gigq.errors import (
     PayloadRefused,
     SerializationError,
 )
+from gigq.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -127,13 +128,12 @@ def _run(settings: RunSettings, call: Call) -> Report:
 
 def _prepare(settings: RunSettings, call: Call) -> tuple[Callable[..., Any], dict[str, Any]]:
     binding = Binding(call.queue, call.run.job_id, call.function, "params")
+    # Before anything is read or imported: both can run code already.
+    functions.check_named(call.function, settings.allow)
     if call.by_value:
         content = _decode(settings, call.params, binding, "its function and parameters")
         function, params = _unpack(content)
-        functions.check_allowed(function, call.function, settings.allow)
     else:
-        # Before anything is imported: importing a module runs its code already.
-        functions.check_named(call.function, settings.allow)
         function = functions.resolve(call.function)
         functions.check_allowed(function, call.function, settings.allow)
         params = _decode(settings, call.params, binding, "its parameters")
@@ -276,10 +276,10 @@ def _delay_us(delay: object) -> int:
         delay = delay.total_seconds()
     if isinstance(delay, bool) or not isinstance(delay, int | float) or math.isnan(delay):
         raise InvalidParameters(
-            f"raise Later(...) takes seconds or a timedelta, not {delay!r:.200}."
+            f"raise Later(...) takes seconds or a timedelta, not {shown(delay, 200)}."
         )
     if not 0 <= delay <= _TEN_YEARS.total_seconds():
-        raise InvalidParameters(f"raise Later({delay!r:.200}): it must be 0 s to ten years.")
+        raise InvalidParameters(f"raise Later({shown(delay, 200)}): it must be 0 s to ten years.")
     return round(delay * MICROSECONDS)
 
 
@@ -314,12 +314,12 @@ def describe(error: BaseException) -> ErrorInfo:
         )
     except Exception as failure:  # an exception class can do anything when looked at
         return ErrorInfo(
-            type=printable(type(error).__name__),
+            type=storable(type(error).__name__),
             message=f"The exception could not be described: {type(failure).__name__}.",
         )
 
 
-def printable(text: object, limit: int = MESSAGE_CHARS) -> str:
+def storable(text: object, limit: int = MESSAGE_CHARS) -> str:
     """Text that every storage can keep: no NUL, no lone surrogates, and cut in the middle."""
     said = str(text)
     if len(said) > limit:
@@ -333,17 +333,17 @@ def _type_name(error: BaseException) -> str:
     kind = type(error)
     module = kind.__module__
     name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-    return printable(name, 200)
+    return storable(name, 200)
 
 
 def _message(error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return printable(f"The job called sys.exit({error.code!r:.200}).")
+        return storable(f"The job called sys.exit({shown(error.code, 200)}).")
     try:
         said = str(error)
     except Exception as failure:  # a __str__ can raise anything
         return f"{_type_name(error)}, whose __str__ raised {_type_name(failure)}"
-    return printable(said) or _type_name(error)
+    return storable(said) or _type_name(error)
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -368,7 +368,7 @@ def _traceback(error: BaseException) -> str:
     """As Python prints it, without the frames that lead to the user's function."""
     told = traceback.TracebackException(type(error), error, _users_part(error.__traceback__))
     _cut_chain(told)
-    return printable("".join(told.format()), TRACEBACK_CHARS)
+    return storable("".join(told.format()), TRACEBACK_CHARS)
 
 
 def _cut_chain(told: traceback.TracebackException) -> None:
