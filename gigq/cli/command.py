@@ -222,7 +222,7 @@ _NO_ARGUMENTS: type[click.ClickException] | tuple[()] = getattr(
 
 def run(group: click.Group, args: Sequence[str] | None, prog_name: str | None, **extra: Any) -> int:
     """Run a command line and say what went wrong; returns the exit code."""
-    from gigq.cli.output import NobodyReads, abandon_stdout, prepare_streams
+    from gigq.cli.output import prepare_streams
 
     prepare_streams()
     shell = Shell()
@@ -230,26 +230,35 @@ def run(group: click.Group, args: Sequence[str] | None, prog_name: str | None, *
     try:
         answer = click.Group.main(group, args, prog_name, standalone_mode=False, **extra)
         sys.stdout.flush()
-    except (NobodyReads, BrokenPipeError):
-        abandon_stdout()
-        return exits.BROKEN_PIPE
-    except (click.Abort, KeyboardInterrupt):
-        return exits.INTERRUPTED
-    except click.ClickException as error:
-        return _misused(shell, error)
-    except (GigqError, exits.CommandFailed) as error:
-        return _fail(shell, error, str(error))
-    except OSError as error:
-        named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        return _fail(shell, error, named)
-    except Exception as error:
-        text = (
-            f"{type(error).__name__}: {error}\n"
-            "This is a bug in gigq or in a plugin; please report it with the output of the same "
-            "command and --verbose."
-        )
-        return _fail(shell, error, text)
+    except (Exception, KeyboardInterrupt) as error:
+        return _tell(shell, error)
     return answer if isinstance(answer, int) else exits.DONE
+
+
+def _tell(shell: Shell, error: BaseException) -> int:
+    """Say what went wrong, in the words that fit; returns the exit code."""
+    from gigq.cli.output import NobodyReads, abandon_stdout
+
+    match error:
+        case NobodyReads() | BrokenPipeError():
+            abandon_stdout()
+            code = exits.BROKEN_PIPE
+        case click.Abort() | KeyboardInterrupt():
+            code = exits.INTERRUPTED
+        case click.ClickException():
+            code = _misused(shell, error)
+        case GigqError() | exits.CommandFailed():
+            code = _fail(shell, error, str(error))
+        case OSError(filename=str(name)):
+            code = _fail(shell, error, f"{name}: {error.strerror}")
+        case OSError():
+            code = _fail(shell, error, str(error))
+        case _:
+            code = _fail(
+                shell, error, f"{type(error).__name__}: {error}\nThis is a bug in gigq or in a plugin; "
+                "please report it with the output of the same command and --verbose.",
+            )  # fmt: skip
+    return code
 
 
 def _misused(shell: Shell, error: click.ClickException) -> int:

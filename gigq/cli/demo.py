@@ -26,7 +26,7 @@ from gigq.cli.demo_crew import SLOTS, Member, crew
 from gigq.cli.exits import DONE, FAILED, NOT_FOUND, TERMINATED, CommandFailed
 from gigq.cli.output import Output, Progress, many, size
 from gigq.contracts.storage import ExecutionStatus, JobFilter, JobStatus
-from gigq.text import plain, printable
+from gigq.text import printable
 
 if TYPE_CHECKING:
     from gigq.queue import JobQueue
@@ -183,7 +183,7 @@ def _submit(queue: JobQueue, story: Story) -> None:
         Job(
             name=printable(f"measure {path.relative_to(story.folder)}", _NAME_LENGTH),
             function=demo_jobs.measure,
-            params={"path": _carried(path), "pause": story.pause},
+            params={"path": str(path), "pause": story.pause},
             queue=story.queue,
             max_attempts=5,
         )
@@ -195,11 +195,6 @@ def _submit(queue: JobQueue, story: Story) -> None:
     )
     story.report_id = last.id
     queue.submit_many([*jobs, last])
-
-
-def _carried(path: Path) -> str | bytes:
-    """Names of files may hold bytes that are no text."""
-    return str(path) if plain(str(path)) else os.fsencode(path)
 
 
 # --- watching, and the murder ---------------------------------------------------------------------

@@ -5,9 +5,9 @@ Plain functions, as a user's would be; workers import this module by name.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 _CHUNK = 1024 * 1024
@@ -15,7 +15,7 @@ _CHUNK = 1024 * 1024
 _MOST = 256 * _CHUNK
 
 
-def measure(path: str | bytes, pause: float = 0.0) -> dict[str, Any]:
+def measure(path: str, pause: float = 0.0) -> dict[str, Any]:
     """Bytes, lines and the longest line of a file, read piece by piece.
 
     A file that cannot be read is an answer and no failure: it would not be better at the next attempt.
@@ -25,7 +25,7 @@ def measure(path: str | bytes, pause: float = 0.0) -> dict[str, Any]:
     """
     time.sleep(pause)
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - the path may be bytes
+        with Path(path).open("rb") as file:
             measured = _measure(iter(lambda: file.read(_CHUNK), b""))
     except OSError as error:
         return {"readable": False, "reason": error.strerror or str(error), "kind": _kind(path)}
@@ -59,9 +59,9 @@ def _measure(chunks: Iterable[bytes]) -> dict[str, Any]:
     }
 
 
-def _kind(path: str | bytes) -> str:
+def _kind(path: str) -> str:
     """The file's ending, which is what people sort files by."""
-    return os.path.splitext(os.fsdecode(path))[1].lower() or "(none)"  # noqa: PTH122 - may be bytes
+    return Path(path).suffix.lower() or "(none)"
 
 
 def report(parent_results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

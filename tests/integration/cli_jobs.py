@@ -35,7 +35,7 @@ def touch_and_wait(started, release):
 
 def leave_a_thread():
     """Leaves something behind that would keep an ordinary process alive for an hour."""
-    threading.Thread(target=threading.Event().wait, args=(3600,)).start()
+    threading.Thread(target=threading.Event().wait, args=(3600,), daemon=False).start()
     return "left"
 
 

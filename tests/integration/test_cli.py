@@ -12,12 +12,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from gigq.cli import doctor
 from gigq.cli.config import without_secret
 from gigq.cli.output import jsonable
 from gigq.cli.root import SECTIONS, Root, gigq
-from gigq.contracts.storage import JobStatus
+from gigq.contracts.storage import JobStatus, Session, SessionRecord, Takes, Version, WorkerInfo
 from gigq.job import Job
 from gigq.queue import JobQueue
+from gigq.storages.sqlite import SqliteStorage
 from gigq.worker import Worker
 from tests.integration import cli_jobs
 
@@ -415,6 +417,13 @@ class TestCancel:
         assert f"Job {good} cancelled." in ran.stdout
         assert "Could not cancel job nobody: there is no such job." in ran.stderr
 
+    def test_ends_with_the_gravest_code(self, cli):
+        job_id = cli.submit("echo")
+        work()
+
+        cli("cancel", job_id, "nobody", code=4)
+        cli("cancel", "nobody", job_id, code=4)
+
     def test_by_filter_counts(self, cli):
         for _ in range(3):
             cli.submit("echo", "--tag", "t")
@@ -636,6 +645,27 @@ class TestDb:
 
         assert "unused room" in cli("db", "vacuum").stdout
 
+    def test_migrate_brings_an_older_schema_up(self, cli, monkeypatch):
+        cli.submit("echo")
+        migrated = []
+        monkeypatch.setattr(SqliteStorage, "version", lambda _: Version(1, 2))
+        monkeypatch.setattr(SqliteStorage, "initialize", lambda storage: migrated.append(storage))  # noqa: PLW0108 - a method
+
+        dry = cli("db", "migrate", "--dry-run").stdout
+        assert "would be migrated from version 1 to 2" in dry
+        assert not migrated
+        assert "was migrated from version 1 to 2" in cli("db", "migrate").stdout
+        assert migrated
+
+    def test_check_tells_damage_and_fails(self, cli, monkeypatch):
+        cli.submit("echo")
+        monkeypatch.setattr(SqliteStorage, "check", lambda _: ["page 3 is gone"])
+
+        out = cli("db", "check", code=1).stdout
+
+        assert "page 3 is gone" in out
+        assert "gigq export" in out
+
     def test_migrate_says_when_nothing_is_to_be_done(self, cli):
         cli.submit("echo")
 
@@ -683,6 +713,59 @@ class TestDoctor:
 
     def test_of_nothing_says_so(self, cli):
         assert "nowhere.db" in cli("--db", "nowhere.db", "doctor", code=1).stdout
+
+
+class TestDoctorsExaminations:
+    """Each on plain data: what is wrong is said, what is right is not."""
+
+    NOW = 1_800_000_000_000_000
+
+    def session(self, seen_us, **takes):
+        worker = WorkerInfo("w", lease_us=30_000_000, takes=Takes(**takes), host="h", pid=7)
+        return SessionRecord(Session("s", worker), joined_us=0, seen_us=seen_us, beat=1, running=2)
+
+    def ready(self, cli):
+        cli.submit("echo", "--queue", "q")
+        with JobQueue("gigq.db") as queue:
+            return queue.storage.find().jobs
+
+    def test_a_worker_is_silent_after_its_lease(self):
+        fresh, silent = self.session(self.NOW - 29_000_000), self.session(self.NOW - 31_000_000)
+
+        assert list(doctor.workers([fresh], self.NOW)) == []
+        (finding,) = doctor.workers([silent], self.NOW)
+        assert finding.problem
+        assert "Worker w (process 7 on h) was last seen 31 s ago and holds 2 jobs." in finding.what
+
+    def test_a_clock_is_wrong_when_something_comes_from_the_future(self):
+        assert list(doctor.clock([], [self.session(self.NOW + 1_000_000)], self.NOW)) == []
+        (finding,) = doctor.clock([], [self.session(self.NOW + 3_600_000_000)], self.NOW)
+        assert "60 min ahead" in finding.what
+
+    def test_jobs_that_no_living_worker_takes(self, cli):
+        jobs = self.ready(cli)
+
+        assert list(doctor.waiting(jobs, [self.session(0, queues=("q",))], frozenset())) == []
+        (finding,) = doctor.waiting(jobs, [self.session(0, queues=("other",))], frozenset())
+        assert "1 job ready that no living worker takes" in finding.what
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
+    def test_a_file_that_everybody_may_write(self, cli, in_tmp_path):
+        cli.submit("echo")
+        (in_tmp_path / "gigq.db").chmod(0o666)
+
+        (finding,) = doctor.place({"path": str(in_tmp_path / "gigq.db")})
+
+        assert "can be written by everybody" in finding.what
+        assert "chmod o-w" in finding.cure
+
+    def test_a_disk_that_is_nearly_full(self, cli, in_tmp_path, monkeypatch):
+        cli.submit("echo")
+        monkeypatch.setattr(doctor, "_LEAST_FREE", 10**30)
+
+        (finding,) = doctor.place({"path": str(in_tmp_path / "gigq.db")})
+
+        assert "are free in" in finding.what
 
 
 class TestCompletion:

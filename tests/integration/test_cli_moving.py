@@ -24,7 +24,9 @@ from gigq.contracts.storage import (
     Phase,
     Snapshot,
 )
+from gigq.errors import StorageUnavailable
 from gigq.queue import JobQueue
+from gigq.storages.sqlite import SqliteStorage
 from tests.integration.test_cli import cli, work
 
 __all__ = ["cli"]
@@ -155,6 +157,20 @@ class TestMoving:
         exported("export", "all.jsonl", "--force")
         assert sorted(path.name for path in in_tmp_path.glob("*.part")) == []
 
+    def test_an_export_that_fails_leaves_no_file(self, exported, in_tmp_path, monkeypatch):
+        def breaks_off(storage):
+            yield from list(whole(storage))[:1]
+            raise StorageUnavailable("gone")
+
+        whole = SqliteStorage.export
+        monkeypatch.setattr(SqliteStorage, "export", breaks_off)
+
+        exported("export", "half.jsonl", code=5)
+        exported("export", "all.jsonl", "--force", code=5)
+
+        assert not list(in_tmp_path.glob("*half*"))
+        assert len((in_tmp_path / "all.jsonl").read_text().splitlines()) == 6
+
 
 class TestAHostileFile:
     def spoil(self, folder, change):
@@ -204,6 +220,18 @@ class TestAHostileFile:
         ):
             (in_tmp_path / "x").write_text(content)
             assert "Error: x, " in cli("import", "x", code=2).stderr
+
+    def test_with_a_line_without_end(self, exported, monkeypatch):
+        """Memory is not filled to find out that it is too long."""
+        monkeypatch.setattr(transfer, "MAX_LINE", 400)
+
+        assert "longer than 400 bytes" in exported("import", "all.jsonl", code=2).stderr
+
+    def test_that_holds_fewer_jobs_than_it_says(self, exported, in_tmp_path):
+        lines = (in_tmp_path / "all.jsonl").read_text().splitlines(keepends=True)
+        (in_tmp_path / "less.jsonl").write_text("".join([*lines[:2], lines[-1]]))
+
+        assert "says that it holds 4 jobs" in exported("import", "less.jsonl", code=2).stderr
 
     def test_that_was_cut_off_says_what_came(self, exported, in_tmp_path):
         whole = (in_tmp_path / "all.jsonl").read_text().splitlines(keepends=True)

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.support import eventually
 REPO = Path(__file__).parents[2]
 JOBS = "tests.integration.cli_jobs"
 GIGQ = [sys.executable, "-m", "gigq"]
+INSTALLED = [str(Path(sys.executable).with_name("gigq"))]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes of POSIX")
 
 
@@ -29,9 +31,14 @@ def importable(monkeypatch, in_tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(REPO))
 
 
-def run(*args, code=0, **options):
+def run(*args, code=0, command=GIGQ, **options):
     ran = subprocess.run(
-        [*GIGQ, *map(str, args)], capture_output=True, text=True, timeout=60, check=False, **options
+        [*command, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **options,
     )
     assert ran.returncode == code, f"{args}: {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
     return ran
@@ -102,11 +109,13 @@ class TestTwoTerminals:
         assert json.loads(run("--db", "jobs.db", "stats", "--json").stdout)["total"] == 1
 
     def test_modules_are_found_in_the_present_folder(self, in_tmp_path):
+        """By the installed command too, for which Python itself does not look there."""
         (in_tmp_path / "shop.py").write_text("def sell(what):\n    return f'sold {what}'\n")
 
-        job_id = json.loads(run("submit", "shop:sell", "-p", "what=tea", "--json").stdout)["id"]
-        run("worker", "--once")
+        submitted = run("submit", "shop:sell", "-p", "what=tea", "--json", command=INSTALLED)
+        run("worker", "--once", command=INSTALLED)
 
+        job_id = json.loads(submitted.stdout)["id"]
         assert json.loads(run("result", job_id).stdout) == "sold tea"
 
     def test_the_environment_names_the_queue(self, monkeypatch):
@@ -205,6 +214,101 @@ class TestAWorker:
         assert watch.returncode == 0
         assert "pending" in out
         assert "Status: completed" in out
+
+
+@posix
+class TestInterrupting:
+    def test_a_command_that_waits_ends_with_130(self):
+        job_id = submit("echo")
+
+        with started("wait", job_id, "--verbose") as waiting:
+            # It waits once it has looked: the queue is open then.
+            eventually(lambda: "gigq.db" in " ".join(_open_files(waiting.pid)))
+            waiting.send_signal(signal.SIGINT)
+            _, err = waiting.communicate(timeout=20)
+
+        assert waiting.returncode == 130
+        assert "Traceback" not in err
+
+    def test_a_demo_that_is_terminated_leaves_no_worker_behind(self):
+        with started("demo") as demo:
+            lines = iter(demo.stdout.readline, "")
+            found = (re.search(r"started: process (\d+)", line) for line in lines)
+            pids = [int(match[1]) for match in islice(filter(None, found), 2)]
+            demo.send_signal(signal.SIGTERM)
+            assert demo.wait(20) == 143
+
+        assert len(pids) == 2
+        for pid in pids:
+            eventually(lambda pid=pid: not Path(f"/proc/{pid}").exists())
+
+
+def _open_files(pid):
+    """The files that a process has open, where the system shows them."""
+    folder = Path(f"/proc/{pid}/fd")
+    if not folder.exists():
+        pytest.skip("needs /proc")
+    for each in folder.iterdir():
+        with suppress(OSError):
+            yield str(each.readlink())
+
+
+class TestACommandOfAPlugin:
+    @pytest.fixture(autouse=True)
+    def installed(self, in_tmp_path, monkeypatch):
+        """A distribution with a plugin that adds commands, and one that does not load."""
+        (in_tmp_path / "greeting_plugin.py").write_text(
+            "import click\nfrom gigq.hookspecs import hookimpl\n"
+            "@click.command(short_help='Say hello.')\n"
+            "@click.option('--to', default='you')\n"
+            "def hello(to):\n    click.echo(f'hello {to}')\n"
+            "@click.command('list')\ndef steal():\n    click.echo('stolen')\n"
+            "@hookimpl\ndef gigq_commands(group):\n"
+            "    group.add_command(steal)\n    group.add_command(hello)\n"
+        )
+        (in_tmp_path / "broken_plugin.py").write_text("raise RuntimeError('no')\n")
+        info = in_tmp_path / "greeting-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(
+            "[gigq]\ngreeting = greeting_plugin\nbroken = broken_plugin\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", f"{REPO}{os.pathsep}{in_tmp_path}")
+
+    def test_joins_the_others(self):
+        assert run("hello", "--to", "Ada").stdout == "hello Ada\n"
+        assert "Say hello." in run("--help").stdout
+
+    def test_takes_no_name_that_is_ours(self):
+        assert "No jobs found." in run("list").stdout
+        assert "'list' was left out" in run("hello").stderr
+
+    def test_a_plugin_that_does_not_load_disturbs_no_command(self):
+        submit("echo")
+
+        found = {
+            each["name"]: each
+            for each in json.loads(run("plugins", "list", "--json").stdout)["plugins"]
+        }
+
+        assert found["broken"]["status"] == "broken"
+        assert "RuntimeError: no" in run("plugins", "info", "broken", code=1).stdout
+
+
+class TestCompletion:
+    @pytest.mark.parametrize(
+        ("typed", "offered"),
+        [("gigq su", "submit"), ("gigq list --status ", "timeout"), ("gigq db ", "backup")],
+    )
+    def test_offers_what_may_come_next(self, typed, offered):
+        """As the script of `gigq completion bash` asks for it."""
+        asked = {
+            "_GIGQ_COMPLETE": "bash_complete",
+            "COMP_WORDS": typed,
+            "COMP_CWORD": str(typed.count(" ")),
+        }
+
+        assert f"plain,{offered}" in run(env={**os.environ, **asked}).stdout.splitlines()
 
 
 @posix

@@ -199,6 +199,32 @@ class TestPlaces:
 
         assert "other.db" in cli("--db", "other.db", "submit", f"{JOBS}:echo", code=4).stderr
 
+    def test_a_newer_schema_names_both_versions(self, cli, queue):
+        with sqlite3.connect("gigq.db") as database:
+            database.execute("PRAGMA user_version = 999")
+        database.close()
+
+        for command in (
+            ["list"],
+            ["submit", f"{JOBS}:echo"],
+            ["worker", "--once"],
+            ["db", "migrate"],
+        ):
+            ran = cli(*command, code=4)
+            assert "999" in ran.stderr
+            assert "Upgrade gigq" in ran.stderr
+
+    def test_a_file_that_is_damaged(self, cli, queue, in_tmp_path):
+        """It was ours and can no longer be read: the storage is unreachable, and nothing is changed."""
+        path = in_tmp_path / "gigq.db"
+        for beside in in_tmp_path.glob("gigq.db-*"):
+            beside.unlink()
+        damaged = path.read_bytes()[:4096] + b"\xff" * 90_000
+        path.write_bytes(damaged)
+
+        assert "gigq.db" in cli("list", code=5).stderr
+        assert path.read_bytes() == damaged
+
     def test_a_folder(self, cli, in_tmp_path):
         (in_tmp_path / "folder").mkdir()
 
