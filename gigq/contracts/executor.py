@@ -117,6 +117,11 @@ class StopSignal:
             event = self._event = self._event or threading.Event()
         return event.wait(timeout)
 
+    def repeat(self) -> None:
+        """Call everybody back once more, who did not end the run the first time."""
+        for callback in tuple(self._callbacks):
+            callback()
+
     @property
     def heard(self) -> bool:
         """Whether somebody asked to be called back, and so will see to the end of the run himself:
@@ -171,7 +176,9 @@ def stopped_report(
         return Report(call.run, Ending.STOPPED, duration_us=duration_us)
     limit = (call.timeout_us or 0) / MICROSECONDS
     goes_on = "" if ended else " It does not stop, and its thread cannot be ended by force."
-    error = ErrorInfo("timeout", f"The job ran past its timeout of {limit:g} s.{goes_on}", traceback)
+    error = ErrorInfo(
+        "timeout", f"The job ran past its timeout of {limit:g} s.{goes_on}", traceback
+    )
     return Report(
         call.run, Ending.TIMED_OUT, error=error, ended=ended, duration_us=duration_us
     )  # fmt: skip

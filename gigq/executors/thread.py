@@ -278,12 +278,13 @@ class _Lane(threading.Thread):
         if self._signal.heard:
             self.due_ns = now + POLITE_NS
         else:
-            self._force()
             self.due_ns = now + PATIENCE_NS
+            self._force()
 
     def _force(self) -> None:
         self._forced = True
         _raise_in_thread(self.ident, RunStopped)
+        self._signal.repeat()  # an event loop that waits for the system would not notice by itself
 
     def _give_up(self, call: Call, now: int) -> bool:
         where = _stack_of(self.ident)
