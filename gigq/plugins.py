@@ -61,6 +61,7 @@ _HOOKS: Mapping[Kind, str] = {
 }
 _NAME = re.compile(r"[a-z][a-z0-9.-]*")
 _SIGNED = "signed"
+_ONLY_LOOKING: Mapping[str, bytes] = {}
 #: Serializers that are read where nothing else was said, as far as they are safe.
 _READ_BY_DEFAULT = ("json", "msgpack")
 #: Names that people type, and the distribution that brings them.
@@ -481,13 +482,16 @@ def _url(target: object) -> str:
 def serializer(
     choice: str | type[Serializer] | Serializer,
     *,
-    signing_keys: Mapping[str, bytes] | None = None,
+    signing_keys: Mapping[str, bytes] | None = _ONLY_LOOKING,
 ) -> Serializer:
     """The serializer that a name, class or object chooses; around it a signature when there are keys.
 
+    One that runs code when it reads, and is not signed, is warned of once.
+
     Args:
         choice: `json`, `signed+msgpack`, `signed` (around JSON), `module:Class`, a class, an object.
-        signing_keys: From `signing_keys()`.
+        signing_keys: From `signing_keys()`; None when there are none. Left out, the serializer is only
+            looked at, to see what it can carry: nothing is warned of.
 
     Raises:
         ConfigError: Signed without keys.
@@ -503,10 +507,12 @@ def serializer(
             )
         choice = choice.removeprefix(_SIGNED).removeprefix("+") or "json"
     inner = _part("serializer", choice, Contract)
-    if not signing_keys or inner.name.startswith(f"{_SIGNED}+"):
-        return inner
-    signed: Any = _class("serializer", _SIGNED, Contract)
-    return _made("serializer", _SIGNED, Contract, lambda: signed(inner, signing_keys))
+    if signing_keys and not inner.name.startswith(f"{_SIGNED}+"):
+        signed: Any = _class("serializer", _SIGNED, Contract)
+        return _made("serializer", _SIGNED, Contract, lambda: signed(inner, signing_keys))
+    if signing_keys is not _ONLY_LOOKING:
+        _warn_of(inner)
+    return inner
 
 
 def accepted(
@@ -527,8 +533,6 @@ def accepted(
     else:
         wanted = list(choices)
     made = [serializer(choice, signing_keys=signing_keys) for choice in wanted]
-    for each in made:
-        _warn_of(each)
     return {each.name: each for each in made}
 
 

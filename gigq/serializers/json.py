@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NoReturn
 
 from gigq.contracts.serializer import Binding, Serializer
 from gigq.errors import SerializationError
-from gigq.serializers.plain import is_plain
+from gigq.serializers.plain import UNREADABLE, is_plain, is_utf8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class JsonSerializer(Serializer):
             text = str(data, "utf-8")
             # No key begins with "$": nothing is tagged, and no Python code runs per object.
             return (_TAGGED if '"$' in text else _PLAIN).decode(text)
-        except _NOT_OURS as error:
+        except UNREADABLE as error:
             raise SerializationError(
                 f"{self.root}: these {len(data)} bytes are not JSON as gigq writes it: "
                 f"{type(error).__name__}: {error}.\nThey were damaged, or written by something else.",
@@ -67,9 +67,7 @@ def _native(value: Any) -> bool:
     """Whether JSON can say this text or number, and every reader can read it back."""
     match value:
         case str():
-            return value.isascii() or not any(
-                "\ud800" <= character <= "\udfff" for character in value
-            )
+            return is_utf8(value)
         case int():
             return value.bit_length() <= _INT_BITS
         case float():
@@ -93,7 +91,6 @@ def _untag(mapping: dict[str, Any]) -> Any:
 #: About 600 decimal digits: below any limit that `sys.set_int_max_str_digits` can set.
 _INT_BITS = 2_000
 _KEYS: frozenset[type] = frozenset({str})
-_NOT_OURS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, OSError)
 _ENCODER = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
 )

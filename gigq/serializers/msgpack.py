@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from gigq.contracts.serializer import Binding, Serializer
 from gigq.errors import SerializationError
-from gigq.serializers.plain import is_plain
+from gigq.serializers.plain import UNREADABLE, is_plain, is_utf8
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class MsgpackSerializer(Serializer):
 
         try:
             return msgpack.unpackb(data, ext_hook=_untag, strict_map_key=False)
-        except _NOT_OURS as error:
+        except UNREADABLE as error:
             raise SerializationError(
                 f"{self.root}: these {len(data)} bytes are not msgpack as gigq writes it: "
                 f"{type(error).__name__}: {error}.\nThey were damaged, or written by something else.",
@@ -71,9 +71,7 @@ def _native(value: Any) -> bool:
     """Whether msgpack can say this text, number or bytes itself."""
     match value:
         case str():
-            return value.isascii() or not any(
-                "\ud800" <= character <= "\udfff" for character in value
-            )
+            return is_utf8(value)
         case int():
             return _LEAST <= value <= _MOST
         case _:
@@ -89,7 +87,4 @@ def _untag(code: int, content: bytes) -> Any:
 _LEAST, _MOST = -(2**63), 2**64 - 1
 #: Keys that come back as they went; others, and keys that are equal across types, are tagged.
 _KEYS: frozenset[type] = frozenset({str, bytes, int})
-_NOT_OURS = (
-    ValueError, TypeError, LookupError, ArithmeticError, RecursionError, OSError, AttributeError,
-)  # fmt: skip
 _BOUND = {"params": MsgpackSerializer("params"), "result": MsgpackSerializer("result")}

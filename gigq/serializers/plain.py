@@ -14,6 +14,10 @@ from typing import Any
 #: could be written in a shallow place can be read in a deep one.
 MAX_DEPTH = 200
 
+#: What damaged or forged bytes make of a reader: each becomes a `SerializationError`.
+UNREADABLE = (
+    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, OSError,
+)  # fmt: skip
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 _TEXT = frozenset({str})
 
@@ -46,3 +50,8 @@ def _are_plain(items: Collection[Any], depth: int) -> bool:
         if type(item) not in _ATOMS and not is_plain(item, depth):
             return False
     return True
+
+
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 has a place for every character: half of a surrogate pair has none."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

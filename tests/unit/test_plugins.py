@@ -508,13 +508,15 @@ class TestAccepted:
         assert list(plugins.accepted(Upper())) == ["upper"]
 
     def test_warns_once_of_what_runs_code_and_is_not_signed(self, installed, recwarn):
-        """Not when it is signed, and not again."""
+        """Not when it is signed or only looked at, and not again."""
+        plugins.serializer("cloudpickle")
         plugins.accepted("cloudpickle", signing_keys=plugins.signing_keys("k"))
         assert not recwarn.list
 
         plugins.accepted("cloudpickle")
         plugins.accepted("cloudpickle")
 
+        plugins.serializer("cloudpickle", signing_keys=None)
         (warning,) = recwarn.list
         assert "signing_key=" in str(warning.message)
 

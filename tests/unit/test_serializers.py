@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import decimal
 import json
 import uuid
 from zoneinfo import ZoneInfo
 
+import msgpack
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gigq.contracts.serializer import Binding
 from gigq.errors import ConfigError, SerializationError, SignatureRefused
@@ -164,6 +168,34 @@ class TestTags:
             (b'{"$timedelta":[-1,0,1]}', dt.timedelta(days=-1, microseconds=1)),
         ]:
             assert JsonSerializer().loads(text) == value
+
+
+class TestForgedTags:
+    """Payloads that have the form of ours and not the content: who can write the store made them."""
+
+    texts = st.sampled_from(
+        ["2020-01-01", "01:02", "12:00+25:00", "Europe", "../../etc/passwd", "A\0", "a" * 300, "0x", "nan",
+         "1e9999999999", "9999-12-31T23:59:59.999999+23:59", "0x1p99999", "AP8=", "\u00fc"]
+    )  # fmt: skip
+    contents = st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | texts,
+        lambda inner: st.lists(inner, max_size=4),
+        max_leaves=6,
+    )
+
+    @settings(max_examples=300, deadline=None, database=None)
+    @given(name=st.sampled_from(tags.NAMES), content=contents)
+    def test_are_read_or_refused(self, name, content):
+        """Nothing else is ever raised."""
+        forged = json.dumps({f"${name}": content}).encode()
+        extension = msgpack.ExtType(tags.NAMES.index(name), msgpack.packb(content))
+
+        for made, data in [
+            (JsonSerializer(), forged),
+            (MsgpackSerializer(), msgpack.packb(extension)),
+        ]:
+            with contextlib.suppress(SerializationError):
+                made.loads(data)
 
 
 def signed(keys=None, inner="json", binding=PARAMS):
