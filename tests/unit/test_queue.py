@@ -523,6 +523,7 @@ class TestClearCompleted:
             ("2990-01-01", 1),
             (None, 1),
         ],
+        ids=["past", "past text", "future", "future text", "future day", "none"],
     )
     def test_takes_any_form_of_a_moment(self, queue, before, count):
         """A moment without offset is local time."""
