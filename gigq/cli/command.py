@@ -141,7 +141,8 @@ def pass_shell(function: Callable[..., _R]) -> Callable[..., _R]:
 
 
 def _remember(ctx: click.Context, param: click.Parameter, value: object) -> None:
-    if value is not None and param.name is not None:
+    # Whatever "not given" is to a version of click: it must not undo what stood before the command.
+    if value is not None and value is not False and param.name is not None:
         setattr(ctx.ensure_object(Shell), param.name, value)
 
 

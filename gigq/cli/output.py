@@ -13,6 +13,7 @@ import json
 import math
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -23,8 +24,6 @@ from gigq.text import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Wider than any line of ours: off a terminal nothing is wrapped or cut.
-_UNLIMITED = 100_000
 _PIECE = 16_384
 _STYLES = {
     "completed": "green",
@@ -107,19 +106,24 @@ class Output:
         self.line(f"{name}: {value}")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A boxed table. The first column is never wrapped; off a terminal no column is."""
+        """A boxed table. On a terminal it fits the width and only its first column is never wrapped;
+        elsewhere nothing is wrapped or cut."""
+        cells = [[printable(str(cell)) for cell in row] for row in rows]
+        if self.on_terminal:
+            self._table_on_terminal(headers, cells)
+        else:
+            _write(sys.stdout, _drawn([list(headers), *cells], unicode=_speaks_unicode(sys.stdout)))
+
+    def _table_on_terminal(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
-        on_terminal = self.on_terminal
         table = Table(box=box.ROUNDED if _speaks_unicode(sys.stdout) else box.ASCII)
         for number, header in enumerate(headers):
-            whole = number == 0 or not on_terminal
-            table.add_column(header, no_wrap=whole, overflow="fold")
+            table.add_column(header, no_wrap=number == 0, overflow="fold")
         for row in rows:
-            cells = [printable(str(cell)) for cell in row]
-            table.add_row(*[Text(cell, style=_STYLES.get(cell, "")) for cell in cells])
+            table.add_row(*[Text(cell, style=_STYLES.get(cell, "")) for cell in row])
         console = self._console(sys.stdout)
         with console.capture() as drawn:
             console.print(table)
@@ -225,10 +229,7 @@ class Output:
     def _console(self, stream: IO[str]) -> Console:
         from rich.console import Console
 
-        width = None if stream.isatty() else _UNLIMITED
-        return Console(
-            file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False
-        )
+        return Console(file=stream, markup=False, highlight=False, emoji=False)
 
 
 def prepare_streams() -> None:
@@ -292,6 +293,34 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def _drawn(rows: Sequence[Sequence[str]], *, unicode: bool) -> str:
+    """A boxed table, the first row being its head, as wide as it must be."""
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    top, middle, bottom, bar = ("╭─┬╮", "├─┼┤", "╰─┴╯", "│") if unicode else ("+-++",) * 3 + ("|",)
+    head, *body = [bar + bar.join(map(_cell, row, widths)) + bar for row in rows]
+    lines = [_edge(top, widths), head, _edge(middle, widths), *body, _edge(bottom, widths)]
+    return "\n".join([*lines, ""])
+
+
+def _edge(shape: str, widths: Sequence[int]) -> str:
+    """A horizontal line: `shape` has its left end, its line, its crossing and its right end."""
+    return shape[0] + shape[2].join(shape[1] * (width + 2) for width in widths) + shape[3]
+
+
+def _cell(text: str, width: int) -> str:
+    return f" {text}{' ' * (width - _width(text))} "
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes: wide characters of East Asia two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1
+        for each in text
+    )
 
 
 def _speaks_unicode(stream: IO[str]) -> bool:

@@ -240,6 +240,18 @@ class TestList:
         assert re.search("ID.*Name.*Status.*Priority.*Created.*Updated", out)
         assert out.index(second) < out.index(first)
 
+    def test_draws_a_table_whose_columns_stand_under_each_other(self, cli):
+        with JobQueue("gigq.db") as queue:
+            for name in ("short", "a longer name", "日本", "e\u0301"):
+                queue.submit(Job(name, cli_jobs.echo))
+
+        top, head, edge, *rows, bottom = cli("list").stdout.splitlines()
+
+        assert (top[0], edge[0], bottom[0]) == ("╭", "├", "╰")
+        assert {len(line) for line in (top, head, edge, rows[2], rows[3], bottom)} == {len(top)}
+        assert len(rows[1]) == len(top) - 2  # two wide characters
+        assert len(rows[0]) == len(top) + 1  # one that takes no room
+
     def test_status_in_any_case(self, cli):
         cli.submit("echo")
 
