@@ -57,8 +57,8 @@ def release(tx: Tx, completed: Sequence[int]) -> None:
             blockers = blockers - c.n,
             state = {pending_state(blockers="(blockers - c.n)")}
         FROM (
-            SELECT child, count(*) AS n FROM edge
-            WHERE parent IN (SELECT value FROM json_each(:parents)) GROUP BY child
+            SELECT e.child, count(*) AS n FROM json_each(:parents) AS s
+                CROSS JOIN edge AS e ON e.parent = s.value GROUP BY e.child
         ) AS c
         WHERE job.seq = c.child AND job.state < 6 AND job.blockers > 0
         """,
@@ -79,9 +79,9 @@ def spread(tx: Tx, ended: Sequence[BadEnd], *, only_from: int = 0) -> None:
             """
             SELECT json_group_array(json_array(j.seq, j.id, j.name, j.queue, j.on_parent_failure,
                                                e.parent))
-            FROM edge AS e CROSS JOIN job AS j ON j.seq = e.child
-            WHERE e.parent IN (SELECT value FROM json_each(:parents))
-                AND e.child >= :from AND j.state < 6 AND j.blockers > 0
+            FROM json_each(:parents) AS s CROSS JOIN edge AS e ON e.parent = s.value
+                CROSS JOIN job AS j ON j.seq = e.child
+            WHERE e.child >= :from AND j.state < 6 AND j.blockers > 0
             """,
             {"parents": json.dumps(list(parents)), "from": only_from},
         )

@@ -506,7 +506,12 @@ def connection_lasts(connection: sqlite3.Connection) -> bool:
 
 
 def _may_write(location: Location) -> bool:
-    return os.access(location.real, os.W_OK) and os.access(Path(location.real).parent, os.W_OK)
+    # With the rights that opening a file goes by, where the system can be asked for them.
+    effective = os.access in os.supports_effective_ids
+    return all(
+        os.access(path, os.W_OK, effective_ids=effective)
+        for path in (location.real, Path(location.real).parent)
+    )
 
 
 def _lies_still(location: Location) -> bool:

@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 
+from gigq.storages.sqlite.location import private_file
+
 if sys.platform != "win32":
     import fcntl
 
@@ -42,7 +44,7 @@ class Gate:
             return False  # SQLite's busy handler alone
         try:
             if self._descriptor < 0:
-                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._descriptor = self._open()
             if not self._lock():
                 return False
         except OSError:
@@ -62,6 +64,11 @@ class Gate:
         if descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+    def _open(self) -> int:
+        with contextlib.suppress(FileExistsError):
+            return private_file(self._path, os.O_EXCL)
+        return private_file(self._path, 0)
 
     def _lock(self) -> bool:
         try:

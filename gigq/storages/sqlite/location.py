@@ -124,13 +124,21 @@ def _refuse_path(text: str, path: str) -> None:
         raise ConfigError(f"{text!r} has a NUL character, which no path can have.")
 
 
+def private_file(path: str, flags: int) -> int:
+    """A descriptor of a file that its owner alone can read and write, whatever the umask says."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | flags, 0o600)
+    if flags & os.O_EXCL and hasattr(os, "fchmod"):
+        os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
 def create_file(location: Location) -> None:
     """Make an empty file that only its owner can read, where there is none.
 
     Made before SQLite sees it: SQLite would give it whatever the umask allows.
     """
     try:
-        descriptor = os.open(location.real, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        os.close(private_file(location.real, os.O_EXCL))
     except FileExistsError:
         return
     except FileNotFoundError as error:
@@ -146,7 +154,6 @@ def create_file(location: Location) -> None:
         ) from error
     except OSError as error:
         raise StorageUnavailable(f"{location.url} cannot be made: {error}.") from error
-    os.close(descriptor)
 
 
 def refuse_network(location: Location) -> None:

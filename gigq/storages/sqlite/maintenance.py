@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gigq.errors import StorageUnavailable
-from gigq.storages.sqlite.location import file_system
+from gigq.storages.sqlite.location import file_system, private_file
 from gigq.storages.sqlite.schema import COUNTED, COUNTED_OF, STATUS
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def new_file(target: str) -> int:
         FileExistsError: Something is there already.
     """
     try:
-        return os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        return private_file(target, os.O_EXCL)
     except FileExistsError as error:
         raise FileExistsError(
             error.errno,

@@ -146,7 +146,7 @@ CREATE TABLE job(
     result_serializer TEXT,
     result BLOB
 ) STRICT;
-CREATE INDEX job_ready ON job(queue, priority DESC, seq, lost, serializer) WHERE state = 0;
+CREATE INDEX job_ready ON job(queue, priority DESC, seq, lost, serializer, state) WHERE state = 0;
 CREATE INDEX job_scheduled ON job(run_at) WHERE state = 1;
 CREATE INDEX job_delayed ON job(due_mono) WHERE state = 2;
 CREATE INDEX job_owned ON job(session) WHERE owned = 1;

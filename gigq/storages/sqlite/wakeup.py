@@ -106,10 +106,10 @@ def folder_of(identity: Identity) -> Path | None:
     The same for all processes of a user whatever their environments say. A folder that somebody else
     made, or could write to, is not used.
     """
-    if not hasattr(socket, "AF_UNIX") or not hasattr(os, "getuid"):
+    if not hasattr(socket, "AF_UNIX") or not hasattr(os, "geteuid"):
         return None
     name = blake2b(f"{identity.device}:{identity.inode}".encode(), digest_size=10).hexdigest()
-    user = os.getuid()
+    user = os.geteuid()
     runtime = Path(f"/run/user/{user}")
     base = runtime / "gigq" if _is_ours(runtime, user) else Path(f"/tmp/gigq-{user}")  # noqa: S108
     for folder in (base, base / name):
