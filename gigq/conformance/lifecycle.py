@@ -66,18 +66,18 @@ OUTCOMES: dict[str, Callable[[Run], Outcome]] = {
 }
 
 indexes = st.integers(0, 5)
-outcomes = st.sampled_from(list(OUTCOMES))
+outcomes = st.sampled_from([*OUTCOMES, "completed", "completed", "raised", "gave up"])
 new_jobs = st.fixed_dictionaries(
     {
-        "parents": st.lists(st.integers(1, 6), max_size=2),
+        "parents": st.lists(st.sampled_from([1, 1, 2, 3, 5]), max_size=2),
         "priority": st.integers(-1, 1),
         "queue": st.sampled_from(["x", "x", "y"]),
         "max_attempts": st.integers(1, 2),
         "on_parent_failure": st.sampled_from(list(ParentFailure)),
         "wants_parents": st.booleans(),
-        "delay_us": st.sampled_from([0, 0, 0, us(2)]),
-        "expires_in_us": st.sampled_from([None, None, None, us(4)]),
-        "unique_key": st.sampled_from([None, None, None, "k"]),
+        "delay_us": st.sampled_from([0] * 7 + [us(2)]),
+        "expires_in_us": st.sampled_from([None] * 7 + [us(4)]),
+        "unique_key": st.sampled_from([None] * 5 + ["k"]),
     }
 )
 
@@ -209,6 +209,14 @@ class LifeOfJobs(RuleBasedStateMachine):
         self.model.sessions.add(hand.session.id)
         if facts is not None:
             self.doomed.add(hand.session.id)
+
+    @precondition(lambda self: self.hands)
+    @rule(who=indexes, said=st.lists(outcomes, min_size=1, max_size=4))
+    def work_off(self, who: int, said: list[str]) -> None:
+        """Claim and report as a worker mostly does: one run, one outcome, and the next claim."""
+        self.take_a_turn(who, [], 0, (1, 0), False)
+        for kind in said:
+            self.take_a_turn(who, [kind], 0, (1, 0), False)
 
     @precondition(lambda self: self.hands)
     @rule(who=indexes, slots=st.integers(1, 2), ahead=st.integers(0, 2), lost=st.booleans())
@@ -401,6 +409,7 @@ def live(
     *,
     stories: int,
     steps: int,
+    shrinks: bool = True,
 ) -> None:
     """Invent so many stories of at most so many steps, the same ones at each call."""
 
@@ -419,6 +428,6 @@ def live(
             database=None,
             print_blob=False,
             suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate, Phase.shrink],
+            phases=[Phase.generate, Phase.shrink] if shrinks else [Phase.generate],
         ),
     )

@@ -18,8 +18,10 @@ class LifecycleCases(StorageCases):
     """A storage and the model, side by side through invented stories."""
 
     #: How many stories are invented, and how long each may be; more find more and take longer.
-    stories: ClassVar[int] = 100
+    stories: ClassVar[int] = 40
     steps: ClassVar[int] = 40
+    #: Whether a failing story is made as short as it can be; without, it is told as it was found.
+    shrinks: ClassVar[bool] = True
 
     @promise("P3", "P4", "P5", "P6", "P7", "P8")
     def test_the_life_of_jobs_is_that_of_the_model(self) -> None:
@@ -32,4 +34,5 @@ class LifecycleCases(StorageCases):
             dead if knows_neighbours else None,
             stories=self.stories,
             steps=self.steps,
+            shrinks=self.shrinks,
         )

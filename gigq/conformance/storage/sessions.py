@@ -255,7 +255,7 @@ class RecoveryCases(StorageCases):
         assert [one(storage, name).lost for name in "ab"] == [1, 1]
 
     @promise("P3")
-    def testa_dead_process_of_this_host_is_noticed_at_once(self, storage: Storage) -> None:
+    def test_a_dead_process_of_this_host_is_noticed_at_once(self, storage: Storage) -> None:
         """P3: nobody waits for its lease to end."""
         facts = facts_of_this_process(pid=a_dead_process(), pid_started=1)
         if facts["boot_id"] is None or facts["pid_namespace"] is None:
