@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gigq.contracts.executor import Call, Ending, Report
-from gigq.contracts.serializer import Payload
 from gigq.contracts.storage import (
     TURN_BYTES,
     Claim,
@@ -235,13 +234,11 @@ def could_not_start(claim: Claim, kind: str, message: str) -> Failed:
 
 def weight(outcome: Outcome) -> int:
     """About how many bytes an outcome makes a turn carry."""
-    match outcome:
-        case Completed(result=Payload(data=data)):
-            return len(data)
-        case Failed(error=error) | TimedOut(error=error):
-            return len(error.message) + len(error.traceback)
-        case _:
-            return 0
+    if isinstance(outcome, Completed):
+        return len(outcome.result.data)
+    if isinstance(outcome, Failed | TimedOut):
+        return len(outcome.error.message) + len(outcome.error.traceback)
+    return 0
 
 
 def one_turn(outcomes: Sequence[Outcome]) -> int:

@@ -25,9 +25,10 @@ from gigq.contracts.storage import Storage, Takes, WorkerInfo
 from gigq.errors import QueueClosed
 from gigq.execution import RunSettings, run_call
 from gigq.liveness import this_process
-from gigq.worker.coordinator import Coordinator, Goal, Hooks, Wish
+from gigq.worker.coordinator import Coordinator, Goal, Wish
 from gigq.worker.crew import Crew
 from gigq.worker.signals import Signals
+from gigq.worker.telling import Hooks
 
 logger = logging.getLogger("gigq.worker")
 
@@ -291,18 +292,20 @@ class Worker:
             coordinator, self._coordinator = self._coordinator, None
         if coordinator is None:
             return
-        if coordinator.unstoppable():
-            self._linger(coordinator)
+        stubborn = coordinator.unstoppable()
+        if stubborn:
+            logger.warning(
+                "%s stays until these jobs end or the process does, because they will not stop: %s",
+                self.worker_id, ", ".join(stubborn),
+            )  # fmt: skip
+        elif coordinator.leave():
+            coordinator.close()
             return
-        coordinator.leave()
-        coordinator.close()
+        self._linger(coordinator)
 
     def _linger(self, coordinator: Coordinator) -> None:
-        """Runs that will not stop keep their jobs out of reach: the session must live as they do."""
-        logger.warning(
-            "%s stays until these jobs end or the process does, because they will not stop: %s",
-            self.worker_id, ", ".join(coordinator.unstoppable()),
-        )  # fmt: skip
+        """A session that has not left keeps its jobs out of reach: it must live as its runs do, and
+        leave as soon as it can."""
         with self._guard:
             self._lingering.append(coordinator)
         # A daemon: it ends with the process, and the process does not wait for it.

@@ -21,6 +21,7 @@ from gigq.errors import (
     QueueClosed,
     SchemaTooNew,
     StorageReplaced,
+    StorageUnavailable,
     UnknownPlugin,
 )
 from gigq.job import Job, Retry
@@ -220,6 +221,29 @@ class TestProcessOne:
         with pytest.raises(QueueClosed):
             worker.process_one()
 
+    def test_leaves_no_job_behind_when_the_answer_is_lost(self, queue, db):
+        """The claim happened and nobody heard of it: leaving hands it back."""
+        job_id = queue.submit(Job("a", jobs.say, {"value": 1}))
+        storage = plugins.storage(db)
+        real, lost = storage.turn, []
+
+        def turn(*args):
+            answer = real(*args)
+            if not lost:
+                lost.append(answer)
+                raise StorageUnavailable("the answer was lost")
+            return answer
+
+        storage.turn = turn
+        with Worker(storage) as unlucky, pytest.raises(StorageUnavailable):
+            unlucky.process_one()
+        assert len(lost[0].claims) == 1
+
+        with Worker(db) as other:
+            assert other.process_one() is True
+        assert queue.get_result(job_id) == 1
+        storage.close()
+
     def test_leaves_no_session_behind_after_close(self, queue, db):
         worker = Worker(db)
         worker.process_one()
@@ -323,6 +347,21 @@ class TestTimeouts:
             eventually((tmp_path / "a-2").exists, 10)
             ended = (tmp_path / "a-2").stat().st_mtime - (tmp_path / "a-1").stat().st_mtime
             assert ended > 1.4
+
+    def test_keep_the_session_as_long_as_the_run(self, queue, db, tmp_path):
+        """P5: `start` returns, but while the thread goes on, the job is out of everybody's reach."""
+        job_id = queue.submit(
+            Job("a", jobs.sleep_in_c, {"folder": str(tmp_path), "seconds": 1.5}, timeout=0.1,
+                max_attempts=1)
+        )  # fmt: skip
+        worker = Worker(db)
+        with started(worker):
+            eventually(lambda: queue.get_status(job_id)["status"] == "timeout")
+
+        assert len(queue.storage.sessions()) == 1
+        assert queue.storage.get([job_id])[0].stopping
+        eventually(lambda: queue.storage.sessions() == [], 10)
+        assert not queue.storage.get([job_id])[0].stopping
 
     def test_kill_in_the_process_executor(self, queue, db, tmp_path):
         job_id = queue.submit(

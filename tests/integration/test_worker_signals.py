@@ -256,7 +256,7 @@ class _hearing:  # noqa: N801 - reads as a verb
 
     def __init__(self, started):
         from gigq.worker import worker as module
-        from gigq.worker.coordinator import Hooks
+        from gigq.worker.telling import Hooks
 
         self._module, self._hooks = module, lambda: Hooks(started=started)
         self._before = module._hooks

@@ -24,9 +24,10 @@ from gigq.contracts.storage import (
     WorkerInfo,
 )
 from gigq.errors import SessionLost, StorageFull, StorageReplaced, StorageUnavailable
-from gigq.worker import coordinator
-from gigq.worker.coordinator import Coordinator, Goal, Hooks, Wish
+from gigq.worker import coordinator, holdings
+from gigq.worker.coordinator import Coordinator, Goal, Wish
 from gigq.worker.crew import Crew
+from gigq.worker.telling import Hooks
 from tests.support import eventually
 
 NULL = Payload("json", b"null")
@@ -671,7 +672,7 @@ class TestARunThatDoesNotStop:
 class TestAWishToFinish:
     def test_lets_runs_end_and_hands_back_the_rest(self, monkeypatch):
         """P9."""
-        monkeypatch.setattr(coordinator, "PATIENCE_US", 60_000_000)
+        monkeypatch.setattr(holdings, "PATIENCE_US", 60_000_000)
         setting = Setting()
         setting.executor.at_once = True
         setting.add("warm")
@@ -689,6 +690,36 @@ class TestAWishToFinish:
             setting.executor.end("x")
             assert setting.returns()
             assert setting.status("x") is JobStatus.COMPLETED
+
+    def test_that_comes_during_a_claim_hands_it_back(self):
+        setting = Setting()
+        setting.add("a")
+
+        def wished_meanwhile(call):
+            setting.coordinator.wish(Wish.FINISH)
+            return call()
+
+        setting.answers("turn", wished_meanwhile)
+        with setting.working():
+            assert setting.returns()
+            assert setting.executor.calls == []
+            assert setting.status("a") is JobStatus.PENDING
+            assert setting.runs("a") == []
+
+    def test_is_repeated_until_leaving_has_an_answer(self):
+        """While this process lives, others would wait very long for a session that did not leave."""
+        setting = Setting()
+        setting.answers("leave", no_answer, no_answer, no_answer)
+
+        with setting.working():
+            eventually(setting.storage.sessions)
+            setting.tell(Wish.FINISH)
+            assert setting.returns()
+            assert not setting.coordinator.leave()
+
+            setting.coordinator.linger()
+
+            assert setting.storage.sessions() == []
 
     def test_becomes_a_halt_when_grace_is_over(self):
         setting = Setting(grace=0.05)
@@ -780,6 +811,20 @@ class TestRunningUntilEmpty:
         with setting.working(Goal.EMPTY):
             assert setting.returns()
             assert setting.status("child") is JobStatus.COMPLETED
+
+    def test_looks_through_the_queue_once(self):
+        """Waiting for one job among many costs no look at all of them each time."""
+        setting = Setting(polling=0.02)
+        setting.executor.at_once = True
+        setting.add("soon", delay_us=200_000)
+        looks = []
+        real = setting.storage.find
+        setting.storage.find = lambda *args, **kwargs: looks.append(1) or real(*args, **kwargs)
+
+        with setting.working(Goal.EMPTY):
+            assert setting.returns()
+            assert setting.status("soon") is JobStatus.COMPLETED
+        assert len(looks) == 1
 
     def test_does_not_wait_for_what_never_comes(self):
         setting = Setting()
