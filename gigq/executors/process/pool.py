@@ -80,6 +80,7 @@ class ProcessExecutor(Executor):
         self._start_error = ""
         self._closing = False
         self._end_at = 0.0
+        self._wake_read = self._wake_write = -1
 
     # --- the contract ---
 
@@ -181,6 +182,7 @@ class ProcessExecutor(Executor):
             self._break(error)
         finally:
             self._deliver()
+            self._let_go()
             self._settled.set()
 
     def _alive(self) -> bool:
@@ -219,13 +221,16 @@ class ProcessExecutor(Executor):
             self._report(report, slot)
 
     def _wake(self) -> None:
-        try:
-            os.write(self._wake_write, b"\0")
-        except BlockingIOError:
-            pass  # it is awake, with a full pipe to read
-        except (OSError, AttributeError):
-            if not self._closing:
-                raise
+        with self._lock:
+            if self._wake_write >= 0:
+                with suppress(BlockingIOError):  # it is awake, with a full pipe to read
+                    os.write(self._wake_write, b"\0")
+
+    def _let_go(self) -> None:
+        with self._lock:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_read = self._wake_write = -1
 
     # --- giving calls out ---
 
@@ -367,6 +372,10 @@ class ProcessExecutor(Executor):
                 self._look_at(child, now)
 
     def _look_at(self, child: Child, now: int) -> None:
+        if child.scribbled:
+            child.broken = "its job wrote over what is shared with the worker"
+            child.kill()
+            return
         current = child.current()
         if current is not None and child.killed_for is None:
             ticket, call, since = current
@@ -475,10 +484,10 @@ class ProcessExecutor(Executor):
         child.kill()  # and what its jobs left behind; by now its own status is settled
         while child.broken == "" and self._read(child, select.POLLHUP):
             pass  # what it wrote before it died
-        current = child.current()
+        died_in = child.died_in()
         code = child.process.wait()
-        if current is not None:
-            ticket, call, since = current
+        if died_in is not None:
+            ticket, call, since = died_in
             del child.assigned[ticket]
             self._out.append((self._death(child, ticket, call, since, code), child.slot or 0))
         rest = list(child.assigned.values())

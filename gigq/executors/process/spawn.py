@@ -142,6 +142,25 @@ class Child:
         call = self.assigned.get(ticket)
         return None if call is None else (ticket, call, since)
 
+    def died_in(self) -> tuple[int, Call, int] | None:
+        """The ticket and call that a dead child was in, once all that it reported was read.
+
+        Reports come in order, so it is the first that is left, unless the marker says that not even
+        that one was started. A marker that names a ticket which was never given was overwritten by the
+        job: that proves no innocence.
+        """
+        for ticket, call in self.assigned.items():
+            started, since = self.marker.started()
+            if started < ticket:
+                return None
+            return ticket, call, since if started == ticket else time.monotonic_ns()
+        return None
+
+    @property
+    def scribbled(self) -> bool:
+        """Whether a job wrote into the marker."""
+        return self.marker.started()[0] >= self.next_ticket
+
     def take_back(self) -> list[Call]:
         """Take back all calls that have not started; in order."""
         started = self.marker.started()[0]

@@ -1,4 +1,4 @@
-"""What travels between a worker and its child processes: length, then msgpack. Never pickle back.
+"""What travels between a worker and its child processes: frames of msgpack. Never pickle back.
 
 A child runs user code, so whatever comes from it is only data, and a frame that cannot be read is the
 end of that child and not of the worker. The one pickle is the first frame, from parent to child.
@@ -19,7 +19,9 @@ from gigq.contracts.executor import Call, Ending, Report
 from gigq.contracts.serializer import Payload
 from gigq.contracts.storage import ErrorInfo, Run, RunNumber
 
-_LENGTH = struct.Struct("<Q")
+#: A mark, so that bytes which are no frame are noticed at once, and the length.
+_HEAD = struct.Struct("<4sQ")
+_MARK = b"gigq"
 READ_BYTES = 1 << 18
 
 
@@ -43,12 +45,12 @@ def pack(message: Any) -> bytes:
         ValueError: A part is larger than the format can say (4 GiB).
     """
     body = msgpack.packb(message, unicode_errors="surrogatepass")
-    return _LENGTH.pack(len(body)) + body  # type: ignore[no-any-return]
+    return _HEAD.pack(_MARK, len(body)) + body  # type: ignore[no-any-return]
 
 
 def raw_frame(body: bytes) -> bytes:
     """A frame of bytes that are no msgpack."""
-    return _LENGTH.pack(len(body)) + body
+    return _HEAD.pack(_MARK, len(body)) + body
 
 
 def unpack(body: bytes | bytearray | memoryview) -> Any:
@@ -67,10 +69,10 @@ def unpack(body: bytes | bytearray | memoryview) -> Any:
 
 def read_frame(stream: BinaryIO) -> bytes | None:
     """The next frame's body, waiting for it; None when the other side is gone."""
-    head = stream.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
+    head = stream.read(_HEAD.size)
+    if len(head) < _HEAD.size:
         return None
-    (size,) = _LENGTH.unpack(head)
+    size = _HEAD.unpack(head)[1]
     body = stream.read(size)
     return body if len(body) == size else None
 
@@ -93,17 +95,23 @@ class Inbox:
 
     def feed(self, data: bytes) -> Iterator[memoryview]:
         """Take more bytes; gives each frame that is complete now. Use a frame before asking for the
-        next."""
+        next.
+
+        Raises:
+            BadFrame: Somebody else wrote this.
+        """
         self._buffer += data
         at = 0
         view = memoryview(self._buffer)
         try:
-            while len(view) - at >= _LENGTH.size:
-                (size,) = _LENGTH.unpack_from(view, at)
-                end = at + _LENGTH.size + size
+            while len(view) - at >= _HEAD.size:
+                mark, size = _HEAD.unpack_from(view, at)
+                if mark != _MARK:
+                    raise BadFrame(f"no frame begins with {mark!r}")
+                end = at + _HEAD.size + size
                 if end > len(view):
                     break
-                with view[at + _LENGTH.size : end] as body:
+                with view[at + _HEAD.size : end] as body:
                     yield body
                 at = end
         finally:
