@@ -4,11 +4,14 @@ Run as `python -m gigq.conformance.processes ROLE URL …`, a fresh interpreter 
 its URL alone. It prints one JSON line per thing that happened, and cases wait for those lines.
 
 - `race`: joins, waits for a line on its standard input, then claims and completes until all is done.
+- `submit`: adds lists of jobs and tells each one that was answered, until it is ended.
+- `wait`: waits once, and tells how long that took.
 - `hold`: joins, claims one job, and lives until it is ended; told `finish`, it tries to complete it.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import signal
@@ -21,13 +24,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from gigq import plugins
-from gigq.conformance.making import RESULT
+from gigq.conformance.making import RESULT, job
 from gigq.contracts.storage import Completed, JobStatus, Session, Storage, Want, WorkerInfo
 from gigq.errors import SessionLost
 from gigq.liveness import this_process
 
 #: Seconds that a case waits for a process to say something, on a busy machine.
 PATIENCE = 60.0
+#: How many jobs a submitting process adds at once.
+CHAIN = 20
 
 
 class Process:
@@ -168,7 +173,26 @@ def hold(storage: Storage, name: str, lease: float) -> None:
     sys.stdin.readline()
 
 
-ROLES = {"race": race, "hold": hold}
+def submit(storage: Storage, name: str, _: float) -> None:
+    """Add lists, each a chain, as fast as it goes."""
+    for number in itertools.count():
+        ids = [f"{name}-{number}-{place}" for place in range(CHAIN)]
+        parents = [(), *((each,) for each in ids)]
+        storage.add([job(each, *above) for each, above in zip(ids, parents, strict=False)])
+        say("added", first=ids[0])
+
+
+def wait(storage: Storage, _: str, __: float) -> None:
+    """One long wait, begun after whatever happened before is used up."""
+    for _round in range(5):
+        storage.wait(0.02)
+    say("waits")
+    began = time.monotonic()
+    storage.wait(PATIENCE)
+    say("woken", after=time.monotonic() - began)
+
+
+ROLES = {"race": race, "hold": hold, "submit": submit, "wait": wait}
 
 
 def main(role: str, url: str, name: str, lease: str) -> None:

@@ -43,6 +43,14 @@ class StorageCases(Conformance):
         url = self.url(storage)
         return None if url is None else type(storage).from_url(url, clock=clock)
 
+    def cut_connections(self, storage: Storage) -> bool:  # noqa: ARG002 - for who overrides it
+        """Cut every connection that the storage holds, as a network would.
+
+        Returns:
+            False where there is none to cut, as with a file.
+        """
+        return False
+
     def user_transaction(self, storage: Storage) -> AbstractContextManager[object]:
         """A connection of the user with an open transaction, which ends as the `with` block does:
         committed, or rolled back when it raises. Needed for capability `caller_transaction` alone."""

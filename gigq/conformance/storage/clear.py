@@ -9,6 +9,7 @@ from gigq.conformance.kit import promise
 from gigq.conformance.making import Hand, bring_to, job, status, us
 from gigq.conformance.storage.base import StorageCases
 from gigq.contracts.storage import MAX_IDS, JobStatus, ParentFailure, Storage
+from gigq.errors import UnknownDependency
 
 ALL_ENDED = {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.TIMEOUT}
 
@@ -71,6 +72,16 @@ class ClearCases(StorageCases):
         assert "child" in cleared.kept["parent"]
         assert hand.run_all() == ["child", "free"]
         assert storage.clear({JobStatus.COMPLETED}).removed == 3
+
+    @promise("P6")
+    def test_a_cleared_job_is_nobodys_parent(self, storage: Storage) -> None:
+        """P6: who names it as a dependency is told that it is not there."""
+        storage.add([job("parent")])
+        Hand(storage).run_all()
+        storage.clear(ALL_ENDED)
+
+        with pytest.raises(UnknownDependency):
+            storage.add([job("child", "parent")])
 
     @promise("P6", "P8")
     def test_clear_releases_nobody(self, storage: Storage) -> None:

@@ -6,6 +6,9 @@ called cannot know, and calls again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import pytest
 
 from gigq.clock import ManualClock
@@ -23,7 +26,9 @@ from gigq.contracts.storage import (
     Storage,
     TimedOut,
 )
-from gigq.errors import DuplicateJob
+from gigq.errors import DuplicateJob, StorageUnavailable
+
+T = TypeVar("T")
 
 
 class LostAnswerCases(StorageCases):
@@ -214,6 +219,23 @@ class LostAnswerCases(StorageCases):
         assert outlive(clock, storage, [heard]) == []
         assert [record.session for record in storage.sessions()] == [heard.session]
 
+    @promise("P1", "P3", "P4")
+    def test_a_cut_connection_is_mended(self, storage: Storage) -> None:
+        """P3: whatever was under way is told as `StorageUnavailable` or done; a later call works."""
+        storage.add([job("a"), job("b")])
+        hand = Hand(storage)
+        claim = hand.claim_one()
+        if not self.cut_connections(storage):
+            pytest.skip("there is no connection to cut")
+
+        outcome = Completed(claim.run, RESULT)
+        turn = _at_last(lambda: hand.turn(outcome, slots=1, holding=[claim.run]))
+        assert (turn.stale, [each.run.job_id for each in turn.claims]) == ((), ["b"])
+        self.cut_connections(storage)
+        assert _at_last(lambda: storage.add([job("c")], repeat=True)) == [Added("c")]
+        self.cut_connections(storage)
+        assert _at_last(lambda: status(storage, "a", "c")) == ["completed", "pending"]
+
     def test_a_repeated_requeue_does_not_reach_a_running_job(self, storage: Storage) -> None:
         """The job may have been claimed between the two."""
         storage.add([job("a")])
@@ -223,3 +245,13 @@ class LostAnswerCases(StorageCases):
 
         assert storage.requeue(["a"]) == [False]
         assert status(storage, "a") == [JobStatus.RUNNING]
+
+
+def _at_last(call: Callable[[], T]) -> T:
+    """Call until it is answered, as a worker would, but not for long."""
+    for _ in range(4):
+        try:
+            return call()
+        except StorageUnavailable:
+            continue
+    return call()

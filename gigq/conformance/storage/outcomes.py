@@ -23,6 +23,7 @@ from gigq.contracts.storage import (
     Run,
     RunNumber,
     Snoozed,
+    Started,
     Stopped,
     Storage,
     TimedOut,
@@ -259,6 +260,23 @@ class FenceCases(StorageCases):
             assert hand.turn(Completed(run, RESULT)).stale == (run,)
 
         assert status(storage, "a") == [JobStatus.RUNNING]
+
+    @promise("P3", "P4")
+    def test_a_start_that_is_not_the_owners_counts_for_nothing(
+        self, storage: Storage, clock: ManualClock
+    ) -> None:
+        """P4: neither that of another session nor that of an older run makes a loss cost more."""
+        storage.add([job("a", max_attempts=1)])
+        hand, stranger = Hand(storage), Hand(storage, "stranger")
+        (old,) = hand.claim(0, ahead=1)
+        hand.turn(HandedBack(old.run))
+        (claim,) = hand.claim(0, ahead=1)
+        hand.turn(started=[Started(old.run)])
+        stranger.turn(started=[Started(claim.run)])
+        outlive(clock, storage)
+
+        record = one(storage, "a")
+        assert (record.status, record.attempts) == (JobStatus.PENDING, 0)
 
     @promise("P4")
     def test_a_stale_outcome_does_not_hold_up_the_others(self, storage: Storage) -> None:

@@ -11,10 +11,17 @@ import pytest
 from gigq.clock import SYSTEM_CLOCK
 from gigq.conformance.kit import promise, requires
 from gigq.conformance.making import RESULT, Hand, job, one
-from gigq.conformance.processes import processes
+from gigq.conformance.processes import CHAIN, processes
 from gigq.conformance.storage.base import StorageCases
 from gigq.conformance.storage.sessions import facts_of_this_process
-from gigq.contracts.storage import Capability, Completed, ExecutionStatus, JobStatus, Storage
+from gigq.contracts.storage import (
+    Capability,
+    Completed,
+    ExecutionStatus,
+    JobRecord,
+    JobStatus,
+    Storage,
+)
 from gigq.liveness import this_process
 
 
@@ -37,6 +44,15 @@ def at_once(*calls: Callable[[], object]) -> None:
         thread.join()
     if failures:
         raise failures[0]
+
+
+def _all(storage: Storage) -> Iterator[JobRecord]:
+    """Every job, page by page."""
+    page = storage.find(limit=500)
+    yield from page.jobs
+    while page.cursor is not None:
+        page = storage.find(limit=500, cursor=page.cursor)
+        yield from page.jobs
 
 
 class ThreadCases(StorageCases):
@@ -73,6 +89,17 @@ class ThreadCases(StorageCases):
         at_once(*(lambda name=name: work(name) for name in "wxyz"))
 
         assert Counter(claimed) == {f"j{number}": 1 for number in range(120)}
+
+    @requires(Capability.STRICT_ORDER)
+    @promise("P7")
+    def test_threads_that_claim_at_once_get_the_first_of_all(self, storage: Storage) -> None:
+        """P7: what all of them hold together is what one would have been given."""
+        storage.add([job(f"j{number:02}", priority=number % 4) for number in range(40)])
+        hands = [Hand(storage, f"w{number}") for number in range(6)]
+        claimed: list[str] = []
+        at_once(*(lambda hand=hand: claimed.extend(hand.claim_ids(1)) for hand in hands))
+
+        assert sorted(claimed) == ["j03", "j07", "j11", "j15", "j19", "j23"]
 
     @promise("P4")
     def test_an_end_and_a_cancel_meet(self, storage: Storage) -> None:
@@ -208,6 +235,30 @@ class ProcessCases(StorageCases):
                 return
             pause.wait(0.1)
         raise AssertionError("a process that was stopped for 20 leases still owns its job")
+
+    @requires(Capability.SHARED_BETWEEN_PROCESSES)
+    @promise("P1", "P2")
+    def test_a_killed_submitter_leaves_whole_lists(self, shared: Storage) -> None:
+        """P2: killed in the middle of its adds: each list is there as a whole or not at all, and
+        every one that was answered is (P1)."""
+        with processes("submit", self.address(shared), ["s1", "s2"]) as submitters:
+            answered = [each.says("added")["first"] for each in submitters for _ in range(10)]
+            for each in submitters:
+                each.kill()
+
+        lists = Counter(record.id.rpartition("-")[0] for record in _all(shared))
+        assert set(lists.values()) == {CHAIN}
+        assert {first.rpartition("-")[0] for first in answered} <= set(lists)
+        assert shared.check() == []
+
+    @requires(Capability.SHARED_BETWEEN_PROCESSES, Capability.NOTIFIES)
+    def test_a_waiting_process_is_woken_by_another(self, shared: Storage) -> None:
+        """Within a fraction of a second, where `notifies` is declared."""
+        with processes("wait", self.address(shared), ["waiter"]) as (waiter,):
+            waiter.says("waits")
+            shared.add([job("a")])
+
+            assert waiter.says("woken")["after"] < 5
 
     @requires(Capability.SHARED_BETWEEN_PROCESSES)
     @promise("P1")
