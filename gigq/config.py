@@ -11,6 +11,7 @@ because a setting that is silently ignored is found much later than a typing err
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -322,6 +323,10 @@ def _is_trusted(path: Path) -> bool:
     return False
 
 
+#: Every way in which TOML can spell a table `tool.gigq`.
+_MAY_CONFIGURE = re.compile(
+    rb"""^\s*(\[\s*tool\s*(\]|\.\s*["']?gigq)|tool\s*[.=])""", re.MULTILINE
+)  # fmt: skip
 _read: dict[Path, tuple[tuple[int, int, int], Mapping[str, Any] | None]] = {}
 
 
@@ -339,8 +344,8 @@ def _table(path: Path) -> Any:
 def _load(path: Path) -> Mapping[str, Any] | None:
     data = _bytes_of(path)
     in_pyproject = path.name == "pyproject.toml"
-    if in_pyproject and b"gigq" not in data:
-        return None  # somebody else's file, and reading TOML costs more than importing gigq
+    if in_pyproject and not _MAY_CONFIGURE.search(data):
+        return None  # nothing for us, and reading TOML costs as much as importing gigq
     document = _parsed(path, data)
     table: Any = document
     if in_pyproject:

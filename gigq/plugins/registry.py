@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
@@ -241,16 +242,31 @@ def _hooks_of(manager: pluggy.PluginManager, module: object) -> tuple[str, ...]:
 
 _registry: Registry | None = None
 _registry_lock = threading.Lock()
+_asked_from: tuple[str | None, str] | None = None
 
 
 def known() -> Registry:
-    """The registry; a new one when what is blocked has changed."""
-    global _registry  # noqa: PLW0603 - what is installed is a fact about the process
-    blocked = frozenset(config.setting("block").value)
+    """The registry; a new one when another set of names is blocked.
+
+    Settings are read again only where they may have changed: the look at the files takes longer than
+    all the rest, and a submit may ask for its serializer.
+    """
+    global _registry, _asked_from  # noqa: PLW0603 - what is installed is a fact about the process
+    asked_from = (os.environ.get("GIGQ_BLOCK"), _working_directory())
     with _registry_lock:
-        if _registry is None or _registry.blocked != blocked:
-            _registry = Registry(blocked)
+        if _registry is None or asked_from != _asked_from:
+            blocked = frozenset(config.setting("block").value)
+            _asked_from = asked_from
+            if _registry is None or _registry.blocked != blocked:
+                _registry = Registry(blocked)
         return _registry
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - a path object costs more than the rest of the look
+    except OSError:
+        return ""  # removed under us
 
 
 def reset() -> None:

@@ -17,8 +17,7 @@ import decimal
 import json
 import uuid
 import zoneinfo
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
 
@@ -48,7 +47,8 @@ class _Lowering:
     """One walk through one value; `trail` is the way from the root to where it is now."""
 
     def __init__(self, root: str, wrap: Wrap, native: Native, keys: frozenset[type]) -> None:
-        self._trail = [root]
+        self._root = root
+        self._trail: list[Any] = []
         self._wrap = wrap
         self._native = native
         self._keys = keys
@@ -76,32 +76,34 @@ class _Lowering:
         return self._wrap(name, spelled)
 
     def _items(self, values: Iterable[Any]) -> list[Any]:
+        self._descend()
         lowered = []
         for index, item in enumerate(values):
-            with self._step(f"[{index}]"):
-                lowered.append(self.lower(item))
+            self._trail[-1] = index
+            lowered.append(self.lower(item))
+        self._trail.pop()
         return lowered
 
     def _mapping(self, mapping: dict[Any, Any]) -> Any:
+        self._descend()
         pairs = []
         for key, item in mapping.items():
-            with self._step(f"[{_shown(key)}]"):
-                pairs.append((self.lower(key), self.lower(item)))
+            self._trail[-1] = key
+            pairs.append((self.lower(key), self.lower(item)))
+        self._trail.pop()
         plain_keys = all(type(key) in self._keys and self._native(key) for key in mapping)
         if plain_keys and not looks_like_tag(mapping):
             return dict(pairs)
         return self._wrap("dict", [list(pair) for pair in pairs])
 
-    @contextmanager
-    def _step(self, step: str) -> Iterator[None]:
-        self._trail.append(step)
+    def _descend(self) -> None:
+        self._trail.append(None)
         if len(self._trail) > MAX_DEPTH:
+            self._trail.pop()
             raise self._error(
                 f"it is nested deeper than {MAX_DEPTH} levels, or contains itself.\n"
                 "Store it flat, or write it to a file and pass the file's name"
             )
-        yield
-        self._trail.pop()
 
     def _refusal(self, value: Any) -> SerializationError:
         kind = type(value)
@@ -109,7 +111,7 @@ class _Lowering:
         return self._error(f"a value of type {name} cannot come back as it went.\n{_advice(value)}")
 
     def _error(self, why: str) -> SerializationError:
-        path = "".join(self._trail)
+        path = self._root + "".join(f"[{_shown(step)}]" for step in self._trail)
         if len(path) > _PATH_SHOWN:
             path = f"{path[:_PATH_SHOWN]}…"
         return SerializationError(f"{path}: {why}.", path)

@@ -175,6 +175,17 @@ class TestAFile:
 
         assert setting("concurrency").value == 7
 
+    @pytest.mark.parametrize(
+        "text",
+        ["[tool.gigq]\nlease = 9", "[ tool . gigq ]\nlease = 9", '[tool."gigq"]\nlease = 9',
+         "[tool]\ngigq.lease = 9", "[tool]\ngigq = {lease = 9}", "tool.gigq.lease = 9",
+         "tool = {gigq = {lease = 9}}"],
+    )  # fmt: skip
+    def test_is_found_however_pyproject_spells_the_table(self, project, text):
+        (project / "pyproject.toml").write_text(f"# a comment\n{text}\n")
+
+        assert setting("lease").value == 9.0
+
     def test_gigq_toml_beats_pyproject_beside_it(self, project):
         (project / "pyproject.toml").write_text("[tool.gigq]\nconcurrency = 7\n")
         (project / "gigq.toml").write_text("concurrency = 8\n")
