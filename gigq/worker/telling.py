@@ -148,8 +148,9 @@ class Teller:
         logger.warning("%s: the storage answers again", self._who)
 
     def session_lost(self, error: Exception, runs: int) -> None:
-        """The worker was declared dead."""
-        logger.error(
+        """The worker was declared dead; bad news only if it ran something."""
+        logger.log(
+            logging.ERROR if runs else logging.INFO,
             "%s lost its session, its %d runs are stopped: %s",
             self._who, runs, printable(str(error), _TEXT),
         )  # fmt: skip

@@ -99,7 +99,8 @@ class Worker:
         self._storage = plugins.storage(target)
         self._made_storage = not isinstance(target, Storage)
         self._working = threading.Lock()  # held by whoever runs the loop
-        self._guard = threading.Lock()  # guards the next three
+        # No lock guards what follows, because a signal handler sets it. Who tells sets the wish and
+        # then looks for a coordinator, who begins sets the coordinator and then looks for a wish.
         self._coordinator: Coordinator | None = None
         self._running = False
         self._stop_wished = False
@@ -139,9 +140,7 @@ class Worker:
     def stop(self) -> None:
         """From any thread: claim no more, let running jobs finish, and let `start` return."""
         self._tell(Wish.FINISH)
-        coordinator = self._coordinator
-        if coordinator is not None:
-            coordinator.nudge()
+        self._nudge()
 
     def close(self) -> None:
         """Stop, leave, and let go of threads, processes and the storage. Later use begins anew."""
@@ -149,8 +148,7 @@ class Worker:
             self.stop()
         with self._working:
             self._finish()
-            with self._guard:
-                self._closed = True
+            self._closed = True
             self._close_storage()
 
     def __enter__(self) -> Self:
@@ -196,14 +194,12 @@ class Worker:
                 f"{self.worker_id} is running already. Make another Worker for more."
             )
         with self._working:
-            with self._guard:
-                self._running = goal is not Goal.ONE
+            self._running = goal is not Goal.ONE
             try:
                 return self._work_with_signals(goal, signals)
             finally:
-                with self._guard:
-                    self._running = False
-                    self._stop_wished = False
+                self._running = False
+                self._stop_wished = False
 
     def _work_with_signals(self, goal: Goal, signals: bool) -> bool:
         received: list[int] = []
@@ -228,9 +224,7 @@ class Worker:
     def _work_to_its_end(self, goal: Goal) -> bool:
         coordinator = self._begin()
         try:
-            with self._guard:
-                stopped_before = self._stop_wished
-            if stopped_before and goal is not Goal.ONE:
+            if self._stop_wished and goal is not Goal.ONE:
                 coordinator.wish(Wish.FINISH)
             done = coordinator.work(goal)
         except BaseException:
@@ -251,17 +245,14 @@ class Worker:
             self._storage.call_timeout = min(self._storage.call_timeout, self.lease / 3)
             self._storage.initialize()
             self._storage.open()
-            info = self._info()
-            coordinator = Coordinator(
+            self._coordinator = Coordinator(
                 self._storage,
-                info,
+                self._info(),
                 self._make_crew,
                 polling_us=round(self.polling_interval * MICROSECONDS),
                 grace_us=None if self.grace is None else round(self.grace * MICROSECONDS),
                 hooks=_hooks(),
             )
-            with self._guard:
-                self._coordinator = coordinator
         return self._coordinator
 
     def _make_crew(self, report: Callable[[Report, int], None]) -> Crew:
@@ -288,8 +279,7 @@ class Worker:
 
     def _finish(self) -> None:
         """Leave the storage and let go of the executors, unless a run will not stop."""
-        with self._guard:
-            coordinator, self._coordinator = self._coordinator, None
+        coordinator, self._coordinator = self._coordinator, None
         if coordinator is None:
             return
         stubborn = coordinator.unstoppable()
@@ -306,8 +296,7 @@ class Worker:
     def _linger(self, coordinator: Coordinator) -> None:
         """A session that has not left keeps its jobs out of reach: it must live as its runs do, and
         leave as soon as it can."""
-        with self._guard:
-            self._lingering.append(coordinator)
+        self._lingering.append(coordinator)
         # A daemon: it ends with the process, and the process does not wait for it.
         threading.Thread(
             target=self._stay, args=(coordinator,), name="gigq-stay", daemon=True
@@ -317,29 +306,26 @@ class Worker:
         try:
             coordinator.linger()
         finally:
-            with self._guard:
-                self._lingering.remove(coordinator)
+            self._lingering.remove(coordinator)
             if self._closed:
                 self._close_storage()
 
     def _close_storage(self) -> None:
-        with self._guard:
-            lingers = bool(self._lingering)
-        if self._made_storage and not lingers:
+        if self._made_storage and not self._lingering:
             self._storage.close()
 
     def _end_process(self, code: int) -> None:
         """Leave, and end with the runs that will not stop, so that nobody ever runs beside them."""
-        for coordinator in self._lingering:
+        for coordinator in list(self._lingering):
             coordinator.leave()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
     def _tell(self, wish: Wish) -> None:
-        with self._guard:
-            self._stop_wished = True
-            coordinator = self._coordinator
+        """Pass a wish on, or keep it for the one who begins; safe in a signal handler."""
+        self._stop_wished = True
+        coordinator = self._coordinator
         if coordinator is not None:
             coordinator.wish(wish)
 
