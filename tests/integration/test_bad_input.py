@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ from gigq import (
     UnknownPlugin,
     Worker,
     Workflow,
+    errors,
     setup_logging,
     task,
 )
@@ -208,6 +210,25 @@ class TestAWrongValue:
             lambda: queue.submit(Job("a", userjobs.give_back, {"value": [object()]})),
             'params["value"][0]', "'a'",
         )  # fmt: skip
+
+
+class TestAFunctionOfNoFile:
+    @pytest.mark.parametrize("by_stdin", [False, True])
+    def test_is_refused_with_what_to_do(self, tmp_path, by_stdin):
+        """`python -c`, a prompt and standard input leave nothing behind that a worker could load."""
+        code = (
+            "from gigq import InvalidFunction, Job\ndef f(): pass\n"
+            "try:\n    Job('a', f)\nexcept InvalidFunction as error:\n    print(error)\n"
+        )
+        args = ["-"] if by_stdin else ["-c", code]
+        done = subprocess.run(
+            [sys.executable, *args], input=code, capture_output=True, text=True, timeout=60,
+            check=True, cwd=tmp_path,
+        )  # fmt: skip
+
+        assert "Job 'a'" in done.stdout
+        assert "python -c" in done.stdout
+        assert "Put it into a file" in done.stdout
 
 
 class TestAMissingThing:
@@ -389,18 +410,15 @@ class TestNoPermission:
         return json.loads(done.stdout)
 
     @pytest.fixture
-    def place(self, tmp_path):
-        """A folder that everybody may enter, whatever pytest made of those above."""
-        for folder in (tmp_path, *tmp_path.parents):
-            if str(folder).startswith("/tmp/"):
-                folder.chmod(folder.stat().st_mode | 0o055)
-        return tmp_path
+    def place(self):
+        """A folder that everybody may enter; pytest's own lie below one that only its owner may."""
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
+            yield Path(folder)
 
     def test_to_make_a_file(self, place):
-        place.chmod(0o755)  # as it may be for anybody else's folder
-
         kind, text = self.as_nobody("JobQueue(sys.argv[1])", place / "jobs.db")
-        assert issubclass(getattr(sys.modules["gigq.errors"], kind), StorageUnavailable)
+        assert issubclass(getattr(errors, kind, type(None)), StorageUnavailable), text
         assert str(place / "jobs.db") in text
         assert "permission" in text.lower()
 
@@ -409,7 +427,7 @@ class TestNoPermission:
         (place / "jobs.db").chmod(0o600)
 
         kind, text = self.as_nobody("JobQueue(sys.argv[1])", place / "jobs.db")
-        assert issubclass(getattr(sys.modules["gigq.errors"], kind), StorageUnavailable)
+        assert issubclass(getattr(errors, kind, type(None)), StorageUnavailable), text
         assert str(place / "jobs.db") in text
         assert "permission" in text.lower()
 

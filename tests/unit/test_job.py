@@ -6,6 +6,7 @@ import inspect
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import ClassVar
 
 import pytest
 
@@ -21,7 +22,9 @@ from gigq import (
     UnknownPlugin,
     plugins,
 )
-from gigq.contracts.storage import JobOptions, ParentFailure
+from gigq.contracts.serializer import Binding, Payload, Serializer
+from gigq.contracts.storage import JobOptions, NewJob, ParentFailure
+from gigq.text import timestamp
 from tests.unit import jobs
 
 YEAR = timedelta(days=365)
@@ -91,6 +94,20 @@ class TestAJob:
         )  # fmt: skip
 
 
+class Named(dict):
+    """How a refusal names each field: by its own name, unless it speaks of a part of it."""
+
+    def __missing__(self, field):
+        return rf"^Job .*: {field} is .*[:;] ."
+
+
+NAMED = Named(
+    tags="^Job 'a': (a tag|tags) is ", dependencies="^Job 'a': (a dependency|dependencies) is ",
+    params="^Job 'a': (a key of params|params) is ", metadata="^Job 'a': (a key of metadata|metadata) is ",
+    function="function", retry="^retry is 3, of type int; it must be a Retry",
+)  # fmt: skip
+
+
 class TestTheDoor:
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -120,7 +137,7 @@ class TestTheDoor:
             Job(**options)
         assert isinstance(refusal.value, ValueError)
         assert not isinstance(refusal.value, InvalidJobType)
-        assert field.rstrip("s") in str(refusal.value)
+        assert re.search(NAMED[field], str(refusal.value)), refusal.value
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -145,6 +162,7 @@ class TestTheDoor:
         with pytest.raises(InvalidJob) as refusal:
             Job(**options)
         assert isinstance(refusal.value, TypeError)
+        assert re.search(NAMED[field], str(refusal.value)), refusal.value
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -163,6 +181,35 @@ class TestTheDoor:
     )  # fmt: skip
     def test_lets_through_what_can_be_meant(self, field, value):
         stored(Job(**{"name": "a", "function": jobs.takes_anything, field: value}))
+
+    def test_keeps_what_just_fits(self):
+        """The bounds that the documents name are the bounds."""
+        bytes_of = {"a": "x" * (64 * 1024 - len('{"a": ""}'))}
+        job = Job("a", jobs.add, {"a": 1}, tags=["x" * 200] * 100, metadata=bytes_of, queue="q" * 200,
+                  unique_key="k" * 1_000, description="d" * 100_000, memory_limit=1024 * 1024)  # fmt: skip
+
+        assert len(stored(job).tags) == 100
+        job.metadata["a"] += "x"
+        with pytest.raises(InvalidJob, match="65537 bytes as JSON, at most 65536 are kept"):
+            stored(job)
+
+    @pytest.mark.parametrize(
+        ("metadata", "said"),
+        [
+            ({"a": (1, 2)}, "JSON would change it: use lists for tuples, text for keys."),
+            ({"a": {1: 2}}, "JSON would change it: use lists for tuples, text for keys."),
+            ({"a": float("inf")}, "JSON cannot hold it (Out of range float values"),
+            ({"a": {1}}, "JSON cannot hold it (Object of type set is not JSON serializable)."),
+        ],
+    )
+    def test_says_why_metadata_cannot_be_kept(self, metadata, said):
+        with pytest.raises(InvalidJob) as refusal:
+            Job("a", jobs.add, metadata=metadata)
+        assert said in str(refusal.value)
+
+    def test_says_how_many_tags_there_may_be(self):
+        with pytest.raises(InvalidJob, match="there are 101, at most 100 are kept"):
+            Job("a", jobs.add, tags=["x"] * 101)
 
     def test_looks_again_at_submit(self):
         """A Job can be changed until it is submitted."""
@@ -284,6 +331,47 @@ class TestParameters:
         assert function.__name__ in str(refusal.value)
 
     @pytest.mark.parametrize(
+        ("job", "text"),
+        [
+            (
+                Job("odd", jobs.add, {"bb": 1, "x": 2}),
+                (
+                    "The parameters of job 'odd' do not fit add(a, b=2): missing 'a'; unknown 'bb' "
+                    "(near: 'b'); unknown 'x'.\n"
+                    "Give params={…} with the names of the function's parameters."
+                ),
+            ),
+            (
+                Job("odd", jobs.by_position_only, {"b": 1}),
+                (
+                    "The parameters of job 'odd' do not fit by_position_only(a, /, b): missing 'a'.\n"
+                    "Jobs pass parameters by name: the function must not take them by position only."
+                ),
+            ),
+            (
+                Job("odd", jobs.takes_parents, dependencies=["p", "q"], pass_parent_results=False),
+                (
+                    "The parameters of job 'odd' do not fit takes_parents(parent_results): missing "
+                    "'parent_results'.\nParents' results are passed to a job that has dependencies, unless "
+                    "pass_parent_results is False; here it is False with 2 dependencies."
+                ),
+            ),
+            (
+                Job("odd", jobs.add, {"a": 1}, dependencies=["p"], pass_parent_results=True),
+                (
+                    "The parameters of job 'odd' do not fit add(a, b=2): unknown 'parent_results'.\n"
+                    "pass_parent_results=True: give the function a parameter 'parent_results', or leave the "
+                    "option out."
+                ),
+            ),
+        ],
+    )
+    def test_that_do_not_fit_are_named_with_the_cure(self, job, text):
+        with pytest.raises(InvalidParameters) as refusal:
+            stored(job)
+        assert str(refusal.value) == text
+
+    @pytest.mark.parametrize(
         ("function", "params"),
         [
             (jobs.add, {"a": 1}), (jobs.add, {"a": 1, "b": 2}), (jobs.takes_anything, {"x": 1}),
@@ -350,37 +438,71 @@ class TestRetry:
         )  # fmt: skip
 
     @pytest.mark.parametrize(
-        "other", [{"max_attempts": 3}, {"retry_delay": 0}, {"max_attempts": 9}]
+        ("name", "value"), [("max_attempts", 3), ("retry_delay", 0), ("max_attempts", 9)]
     )
-    def test_is_refused_beside_what_it_says_already(self, other):
+    def test_is_refused_beside_what_it_says_already(self, name, value):
         """Also when both say the same: who reads the line must not have to know which one counts."""
-        with pytest.raises(InvalidJob, match="retry= says it already"):
-            Job("a", jobs.add, retry=Retry(3), **other)
+        with pytest.raises(InvalidJob) as refusal:
+            Job("a", jobs.add, retry=Retry(3), **{name: value})
+        assert str(refusal.value) == (
+            f"{name} is {value}: retry= says it already. Give one of the two."
+        )
 
-    def test_is_refused_when_it_was_contradicted_later(self):
-        job = Job("a", jobs.add, {"a": 1}, retry=Retry(3))
-        job.max_attempts = 5
+    @pytest.mark.parametrize(
+        ("name", "value", "said"),
+        [
+            ("max_attempts", 5, "max_attempts is 5: retry says another number. Change retry."),
+            ("retry_delay", 5, "retry_delay is 5: retry says another delay. Change retry."),
+            ("retry", 5, "retry is 5, of type int; it must be a Retry."),
+        ],
+    )
+    def test_is_refused_when_it_was_contradicted_later(self, name, value, said):
+        job = Job("a", jobs.add, {"a": 1}, retry=Retry(3, 2))
+        setattr(job, name, value)
 
-        with pytest.raises(InvalidJob, match="retry says another number"):
+        with pytest.raises(InvalidJob) as refusal:
             stored(job)
+        assert str(refusal.value) == f"Job 'a': {said}"
 
     def test_may_be_set_later(self):
         job = Job("a", jobs.add, {"a": 1})
-        job.retry = Retry(9)
+        job.retry = Retry(9, 5)
 
         assert stored(job).max_attempts == 9
+        assert JobOptions.from_json(stored(job).options).retry.delay_us == 5_000_000
 
     @pytest.mark.parametrize(
         "values",
         [
             {"attempts": 0}, {"attempts": True}, {"attempts": 1_001}, {"delay": -1}, {"backoff": 0.5},
-            {"backoff": float("nan")}, {"backoff": "2"}, {"jitter": 1.5}, {"jitter": -0.1},
-            {"delay": 10, "max_delay": 5}, {"max_delay": float("inf")},
+            {"backoff": float("nan")}, {"backoff": "2"}, {"backoff": 1_001}, {"jitter": 1.5},
+            {"jitter": -0.1}, {"jitter": True}, {"max_delay": 5, "delay": 10}, {"max_delay": -1},
+            {"max_delay": float("inf")}, {"max_delay": "5"},
         ],
     )  # fmt: skip
     def test_refuses_what_cannot_be_meant(self, values):
-        with pytest.raises(InvalidJob):
+        name, value = next(iter(values.items()))
+
+        with pytest.raises(InvalidJob) as refusal:
             Retry(**values)
+        assert str(refusal.value).startswith(f"{name} is {value!r}")
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"attempts": 1}, {"attempts": 1_000}, {"delay": 0}, {"backoff": 1}, {"backoff": 1_000},
+            {"jitter": 0}, {"jitter": 1}, {"delay": 10, "max_delay": 10}, {"max_delay": 0},
+            {"max_delay": timedelta(hours=1)},
+        ],
+    )  # fmt: skip
+    def test_lets_through_what_can_be_meant(self, values):
+        policy = Retry(**values).policy()
+
+        assert (policy.backoff, policy.jitter) == (
+            values.get("backoff", 1),
+            values.get("jitter", 0),
+        )
+        assert type(policy.backoff) is type(policy.jitter) is float
 
 
 class TestValuesThatExcludeEachOther:
@@ -442,6 +564,101 @@ class TestWhatIsStored:
 
     def test_rounds_no_delay_down_to_nothing(self):
         assert stored(Job("a", jobs.add, {"a": 1}, delay=1e-9)).delay_us == 1
+
+
+class Remembering(Serializer):
+    """Notes what it was bound to, and can carry nothing that holds "bad"."""
+
+    name = "remembering"
+    safe = True
+    bindings: ClassVar[list[Binding]] = []
+
+    def dumps(self, value):
+        if "bad" in value:
+            raise SerializationError("too bad", '["bad"]')
+        return b"bytes"
+
+    def loads(self, data):
+        return {}
+
+    def bound(self, binding):
+        self.bindings.append(binding)
+        return self
+
+
+class TestWhatASerializerIsTold:
+    def test_is_all_that_a_signature_covers(self):
+        job = Job("a", jobs.add, {"a": 1}, queue="mail", serializer=Remembering)
+
+        new = stored(job)
+
+        assert new.params == Payload("remembering", b"bytes")
+        assert Remembering.bindings[-1] == Binding("mail", job.id, "tests.unit.jobs:add", "params")
+
+    def test_refuses_is_told_with_job_and_path(self):
+        """Whatever the serializer called the root of the value."""
+        job = Job("odd", jobs.takes_anything, {"bad": 1}, serializer=Remembering())
+
+        with pytest.raises(SerializationError) as refusal:
+            stored(job)
+        assert refusal.value.path == 'params["bad"]'
+        assert str(refusal.value) == """Job 'odd' cannot be submitted: params["bad"]: too bad"""
+
+
+class TestAPlainJob:
+    def test_is_stored_with_its_defaults(self):
+        job = Job("a", jobs.add, {"a": 1})
+        job.workflow = "w"
+
+        new = stored(job)
+
+        assert new == NewJob(
+            job.id, "a", "tests.unit.jobs:add", Payload("json", b'{"a":1}'), workflow="w",
+            options=JobOptions(timeout_us=300_000_000).to_json(), created_us=new.created_us,
+        )  # fmt: skip
+        assert timestamp(new.created_us) == job.created_at
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"description": "d"}, {"metadata": {"m": 1}}, {"pass_parent_results": True},
+            {"pass_parent_results": False}, {"executor": "thread"},
+        ],
+    )  # fmt: skip
+    def test_is_stored_with_each_option_by_itself(self, options):
+        found = JobOptions.from_json(stored(Job("a", jobs.add, {"a": 1}, **options)).options)
+
+        assert found == JobOptions(timeout_us=300_000_000, **options)
+
+    def test_with_a_date_has_no_delay(self):
+        new = stored(Job("a", jobs.add, {"a": 1}, run_at="2030-01-01"))
+
+        assert (new.delay_us, new.expires_us, new.expires_in_us) == (0, None, None)
+        assert JobOptions.from_json(new.options).timeout_us == 300_000_000
+
+    @pytest.mark.parametrize("by", ["class", "instance", "name"])
+    def test_names_its_executor(self, by):
+        """Only the name is stored, however it was chosen."""
+        instance = plugins.executor("thread")
+        choice = {"class": type(instance), "instance": instance, "name": "thread"}[by]
+
+        job = stored(Job("a", jobs.add, {"a": 1}, executor=choice))
+        assert JobOptions.from_json(job.options).executor == "thread"
+
+    @pytest.mark.parametrize(
+        ("start", "end", "fits"),
+        [
+            ({"delay": 60}, 60, False), ({"delay": 60}, 61, True), ({}, 1e-6, True),
+            ({"run_at": "2030-01-02"}, "2030-01-02", False),
+            ({"run_at": "2030-01-02"}, "2030-01-02T00:00:01", True), ({"delay": 60}, "2990-01-01", True),
+        ],
+    )  # fmt: skip
+    def test_expires_after_its_start_or_never_starts(self, start, end, fits):
+        if fits:
+            stored(Job("a", jobs.add, {"a": 1}, expires=end, **start))
+            return
+        with pytest.raises(InvalidJob, match=r"expires is .* never could"):
+            Job("a", jobs.add, expires=end, **start)
 
 
 def test_every_refusal_is_an_error_of_gigq():
