@@ -52,8 +52,10 @@ def storage(target: str | os.PathLike[str] | Storage, *, clock: Clock = SYSTEM_C
     if isinstance(target, Contract):
         return target
     url = _url(target)
-    kind = class_of("storage", url.partition("://")[0].lower(), Contract)
-    return make_part("storage", url, Contract, lambda: kind.from_url(url, clock=clock))
+    scheme = url.partition("://")[0].lower()
+    kind = class_of("storage", scheme, Contract)
+    # In messages the scheme alone: a URL may hold a password.
+    return make_part("storage", scheme, Contract, lambda: kind.from_url(url, clock=clock))
 
 
 def _url(target: object) -> str:
@@ -185,8 +187,9 @@ def executor(choice: str | type[Executor] | Executor) -> Executor:
     from gigq.contracts.executor import Executor as Contract
 
     if isinstance(choice, str) and "://" in choice:
-        kind: Any = class_of("executor", choice.partition("://")[0].lower(), Contract)
-        return make_part("executor", choice, Contract, lambda: kind(choice))
+        scheme = choice.partition("://")[0].lower()
+        kind: Any = class_of("executor", scheme, Contract)
+        return make_part("executor", scheme, Contract, lambda: kind(choice))
     return choose_part("executor", choice, Contract)
 
 

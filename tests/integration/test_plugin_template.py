@@ -185,6 +185,15 @@ class TestAnInstalledPlugin:
 
         assert str(ROOT) not in places
 
+    def test_finds_what_is_no_code_in_the_wheel_too(self, installed):
+        """Types for checkers, the schema for editors."""
+        found = installed.python("""
+            from importlib.resources import files
+            print([(files("gigq") / name).is_file() for name in ("py.typed", "config.schema.json")])
+        """)
+
+        assert found == "[True, True]\n"
+
     def test_is_listed_with_its_distribution(self, installed):
         found = listed(installed)
 

@@ -217,6 +217,22 @@ class TestAPlugin:
         assert plugins.executor("remote://host:1/x").url == "remote://host:1/x"
         assert plugins.executor("remote").url == ""
 
+    def test_whose_class_cannot_be_made_is_named_without_the_urls_password(self, installed):
+        """`remote://user:password@host`: only the scheme is shown."""
+
+        class NeedsNothing(Remote):
+            def __init__(self):
+                super().__init__()
+
+        sys.modules[__name__].NeedsNothing = NeedsNothing
+        bring = module(gigq_executors=lambda: {"remote": ExecutorSpec(f"{__name__}:NeedsNothing")})
+        installed("remote", "gigq-remote", bring)
+
+        with pytest.raises(PluginBroken, match="executor 'remote' cannot be made") as refusal:
+            plugins.executor("remote://user:s3cret@host")
+
+        assert "s3cret" not in str(refusal.value)
+
     def test_may_bring_a_storage(self, installed):
         target = "gigq.storages.memory:MemoryStorage"
         installed("mem", "gigq-mem", module(gigq_storages=lambda: {"memory2": StorageSpec(target)}))
