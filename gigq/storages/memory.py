@@ -750,10 +750,12 @@ class MemoryStorage(Storage):
         with self._step() as (jobs, now):
             asked = [jobs.rows[job_id] for job_id in job_ids if job_id in jobs.rows]
             asked = [row for row in asked if row.status in _ENDED_BADLY]
-            back = _revived(jobs, asked)
+            back, stays = _revived(jobs, asked)
             _refuse_removed_parents(jobs, back)
             _refuse_taken_keys(jobs, back)
             _requeue(jobs, back, now)
+            for row, parent in stays:
+                row.cancelled_by, row.error = parent.id, _ended_with(parent)
             done = {row.id for row in asked if row.status is JobStatus.PENDING}
             return [job_id in done for job_id in job_ids]
 
@@ -1115,9 +1117,13 @@ def _cancel(jobs: _Jobs, row: _Row | None, now: _Now, running: bool) -> bool:
     return False
 
 
-def _revived(jobs: _Jobs, asked: Sequence[_Row]) -> list[_Row]:
-    """Everything that comes back when these do: down each branch whatever their ends had cancelled,
-    except where a badly ended parent that does not come back would cancel it again."""
+def _revived(jobs: _Jobs, asked: Sequence[_Row]) -> tuple[list[_Row], list[tuple[_Row, _Row]]]:
+    """Everything that comes back when these do: down each branch whatever their ends had cancelled.
+
+    Returns:
+        What comes back, and the cancelled jobs that stay so, each with a badly ended parent that does
+        not come back and that they are to name from now on.
+    """
     back = {row.id: row for row in asked}
     walk = deque(asked)
     while walk:
@@ -1126,25 +1132,26 @@ def _revived(jobs: _Jobs, asked: Sequence[_Row]) -> list[_Row]:
             if child.cancelled_by == row.id and child.id not in back:
                 back[child.id] = child
                 walk.append(child)
-    while stays := [row for row in back.values() if _bad_parent(jobs, row, back)]:
-        for row in stays:
-            parent = _bad_parent(jobs, row, back)
-            if row.status is JobStatus.CANCELLED:
-                row.cancelled_by = parent
-                row.error = _ended_with(jobs.rows[parent])
+    stays: list[tuple[_Row, _Row]] = []
+    while kept := {
+        row: parent for row in back.values() if (parent := _bad_parent(jobs, row, back))
+    }:
+        for row, parent in kept.items():
             del back[row.id]
-    return list(back.values())
+            if row.status is JobStatus.CANCELLED:
+                stays.append((row, parent))
+    return list(back.values()), stays
 
 
-def _bad_parent(jobs: _Jobs, row: _Row, back: Collection[str]) -> str:
-    """A parent that ended badly, is not coming back, and would cancel this job; "" for none."""
+def _bad_parent(jobs: _Jobs, row: _Row, back: Collection[str]) -> _Row | None:
+    """A parent that ended badly, is not coming back, and would cancel this job."""
     if row.job.on_parent_failure is not ParentFailure.CANCEL:
-        return ""
+        return None
     for parent_id in row.job.dependencies:
         parent = jobs.rows.get(parent_id)
         if parent is not None and parent.status in _ENDED_BADLY and parent_id not in back:
-            return parent_id
-    return ""
+            return parent
+    return None
 
 
 def _refuse_removed_parents(jobs: _Jobs, back: Sequence[_Row]) -> None:

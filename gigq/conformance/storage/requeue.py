@@ -212,6 +212,18 @@ class ReviveCases(StorageCases):
         assert caught.value.job_ids == ("parent",)
         assert status(storage, "x", "child") == [JobStatus.FAILED] * 2
 
+    @promise("P6")
+    def test_a_refused_requeue_changes_nothing_at_all(self, storage: Storage) -> None:
+        """P6: not even the name of the parent that a job which stays cancelled gives."""
+        storage.add([job("x"), job("y"), job("child", "x", "y"), job("old", unique_key="k")])
+        storage.cancel(["x", "y", "old"])
+        storage.add([job("new", unique_key="k")])
+        before = storage.get(["x", "y", "child", "old"])
+
+        with pytest.raises(DuplicateJob):
+            storage.requeue(["x", "old"])
+        assert storage.get(["x", "y", "child", "old"]) == before
+
     def test_requeue_needs_no_parents_when_it_passes_no_results(self, storage: Storage) -> None:
         """The parent did complete; that its row is gone keeps nobody waiting."""
         storage.add([job("parent"), job("child", "parent")])
