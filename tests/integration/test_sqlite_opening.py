@@ -172,6 +172,12 @@ class TestInitializing:
             SqliteStorage(tmp_path).initialize()
 
 
+def look_at(path: Path) -> None:
+    storage = SqliteStorage(path)
+    storage.open()
+    storage.find()
+
+
 class TestOpening:
     def test_a_missing_file_says_so_and_makes_none(self, path):
         """`initialize=False` on the wrong path must not leave a file behind."""
@@ -244,10 +250,8 @@ class TestOpening:
             data[page * 4096 : page * 4096 + 200] = b"\xff" * 200
         path.write_bytes(data)
 
-        broken = SqliteStorage(path)
         with pytest.raises(StorageCorrupt, match="gigq db check") as caught:
-            broken.open()
-            broken.find()
+            look_at(path)
         assert isinstance(caught.value.__cause__, sqlite3.DatabaseError)
 
     def test_a_closed_storage_says_that_it_is_closed(self, path):
@@ -311,9 +315,7 @@ class TestAReplacedFile:
 class TestANetworkFileSystem:
     def test_is_refused_with_the_reason(self, tmp_path, monkeypatch):
         """SQLite's log needs memory that both sides share."""
-        monkeypatch.setattr(
-            "gigq.storages.sqlite.location.file_system", lambda path, mounts="": "nfs4"
-        )
+        monkeypatch.setattr("gigq.storages.sqlite.location.file_system", lambda *_: "nfs4")
         with pytest.raises(StorageUnavailable, match=r"network file system \(nfs4\)"):
             refuse_network(locate(tmp_path / "jobs.db"))
 

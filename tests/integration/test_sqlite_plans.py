@@ -133,7 +133,9 @@ class TestAUser:
         parent = job("parent")
         lines = plans(
             storage,
-            lambda: storage.add([parent, *(job("c", parent.id, unique_key=f"k{n}") for n in range(9))]),
+            lambda: storage.add(
+                [parent, *(job("c", parent.id, unique_key=f"k{n}") for n in range(9))]
+            ),
         )
         assert wide(lines) == []
 

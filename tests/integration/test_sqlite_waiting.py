@@ -35,6 +35,11 @@ def settled(storage) -> None:
     storage.wait(0)
 
 
+def waiting_in(storage) -> list[str]:
+    """Sockets of those who wait for this file."""
+    return [each.name for each in storage._database.waiting.iterdir()]
+
+
 def seconds_of(call) -> float:
     began = time.monotonic()
     call()
@@ -121,8 +126,7 @@ class TestAnotherProcess:
         delays = []
         for _ in range(15):
             if way == "message":
-                folder = storage._database.waiting
-                eventually(lambda: os.listdir(folder))
+                eventually(lambda: waiting_in(storage))
             committed = time.monotonic_ns()
             storage.add([job()])
             delays.append((int(waiting.stdout.readline()) - committed) / 1e9)
@@ -132,15 +136,14 @@ class TestAnotherProcess:
 
     def test_that_died_waiting_is_cleaned_away(self, storage, path):
         """Its socket refuses, and is removed by the next one who commits."""
-        folder = storage._database.waiting
         dead = python(WAIT, path, "message", 1)
         assert dead.stdout.readline() == "waiting\n"
-        eventually(lambda: os.listdir(folder))
+        eventually(lambda: waiting_in(storage))
         os.kill(dead.pid, signal.SIGKILL)
         dead.communicate(timeout=10)
-        assert os.listdir(folder)
+        assert waiting_in(storage)
         storage.add([job()])
-        assert os.listdir(folder) == []
+        assert waiting_in(storage) == []
 
 
 class TestTheFolder:

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -74,9 +75,7 @@ class TestThreadsThatSubmitAtOnce:
             added = [pool.submit(storage.add, [job()]) for _ in range(8)]
             gathered(storage, 8)
             writer = storage._database._open_writer()
-            writer.set_trace_callback(
-                lambda sql: commits.append(sql) if sql == "COMMIT" else None
-            )
+            writer.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
             storage._database._lock.release()
             try:
                 ids = {each.result(10)[0].id for each in added}
@@ -232,7 +231,7 @@ def _can_pass(path) -> bool:
     """Nobody holds the gate, not even one who had given up waiting for it."""
 
     def passes():
-        with open(f"{path}-gate") as gate:
+        with Path(f"{path}-gate").open() as gate:
             try:
                 fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

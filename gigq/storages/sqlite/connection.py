@@ -32,6 +32,7 @@ from gigq.storages.sqlite.location import (
     Location,
     identity,
     refuse_replaced,
+    vanished,
 )
 from gigq.storages.sqlite.schema import COUNTED, PULSE
 from gigq.storages.sqlite.wakeup import folder_of
@@ -166,7 +167,7 @@ class Database:
         self._mutex = threading.Lock()
         self._members: list[_Member[Any]] = []
         self._led = False
-        self._readers: list[sqlite3.Connection] = []
+        self._readers: list[Connection] = []
         self._closed = False
         self._forgotten = False
         self._functions: set[str] = set()
@@ -342,6 +343,8 @@ class Database:
             raise closed(self.location)
         if self._writer is None:
             connection = connect(self.location, "rw", self._busy_timeout)
+            # Only a process that died while it made the file leaves it without its log.
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
             level = "FULL" if self.location.durability == "full" else "NORMAL"
             connection.execute(f"PRAGMA synchronous = {level}")
             connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
@@ -394,7 +397,7 @@ class Database:
                 raise
             self._keep_reader(connection)
 
-    def _take_reader(self, timeout: float) -> sqlite3.Connection:
+    def _take_reader(self, timeout: float) -> Connection:
         if self._closed:
             raise closed(self.location)
         with self._mutex:
@@ -403,9 +406,9 @@ class Database:
         refuse_replaced(self.location, self.opened)
         return connect_to_read(self.location, timeout)
 
-    def _keep_reader(self, connection: sqlite3.Connection) -> None:
+    def _keep_reader(self, connection: Connection) -> None:
         with self._mutex:
-            if len(self._readers) < _POOL and not self._closed and connection_lasts(connection):
+            if len(self._readers) < _POOL and not self._closed and not connection.brief:
                 self._readers.append(connection)
                 return
         connection.close()
@@ -431,7 +434,7 @@ class Database:
     def forget(self) -> list[object]:
         """After a fork, in the child: what must be neither used nor closed here."""
         self._closed = self._forgotten = True
-        self._gate.close()
+        self._gate.forget()
         inherited: list[object] = [self, self._writer, *self._readers]
         return inherited
 
@@ -460,10 +463,21 @@ def _under_savepoint(
 # --- opening --------------------------------------------------------------------------------------
 
 
-def connect(location: Location, mode: str, milliseconds: int = 5_000) -> sqlite3.Connection:
+class Connection(sqlite3.Connection):
+    """As SQLite's, and whether it may be kept for the next reader.
+
+    Attributes:
+        brief: It takes the file for one that nobody changes, which is true for a moment only.
+    """
+
+    brief = False
+
+
+def connect(location: Location, mode: str, milliseconds: int = 5_000) -> Connection:
     """A connection as all of ours are: no transactions of its own accord, text as it was stored."""
     connection = sqlite3.connect(
         location.uri(mode),
+        factory=Connection,
         uri=True,
         isolation_level=None,
         check_same_thread=False,
@@ -474,11 +488,7 @@ def connect(location: Location, mode: str, milliseconds: int = 5_000) -> sqlite3
     return connection
 
 
-#: Connections to a file that nobody can write: true as long as nobody else does.
-_BRIEF: set[int] = set()
-
-
-def connect_to_read(location: Location, timeout: float) -> sqlite3.Connection:
+def connect_to_read(location: Location, timeout: float) -> Connection:
     """A connection that cannot write; also to a file or in a folder that may only be read."""
     milliseconds = round(timeout * 1000)
     # A reader of a write-ahead log writes its place into the shared memory, so "rw" where possible.
@@ -493,16 +503,8 @@ def connect_to_read(location: Location, timeout: float) -> sqlite3.Connection:
             raise translate(location, error) from error
         # A read-only folder and no log: nothing can be newer than the file itself.
         connection = connect(location, "ro&immutable=1", milliseconds)
-        _BRIEF.add(id(connection))
+        connection.brief = True
     return connection
-
-
-def connection_lasts(connection: sqlite3.Connection) -> bool:
-    """Whether it may be kept: one that takes the file for unchangeable is used once."""
-    if id(connection) in _BRIEF:
-        _BRIEF.discard(id(connection))
-        return False
-    return True
 
 
 def _may_write(location: Location) -> bool:
@@ -546,7 +548,8 @@ def acquire(location: Location) -> Database:
         found = identity(location)
         if database is None or (found is not None and database.opened != found):
             # What was opened before is another file by now: its users are told at their next call.
-            assert found is not None  # noqa: S101 - the caller has just read its header
+            if found is None:
+                raise vanished(location)
             database = _OPEN[key] = Database(location, found)
         database.users += 1
         return database
@@ -562,12 +565,6 @@ def release(database: Database) -> None:
         if _OPEN.get(key) is database:
             del _OPEN[key]
     database.close()
-
-
-def is_open_here(location: Location) -> bool:
-    """Whether this process has the file open: then it was looked at already."""
-    with _OPEN_LOCK:
-        return any(real == location.real for real, _ in _OPEN)
 
 
 def _forget_after_fork() -> None:

@@ -59,11 +59,21 @@ class Gate:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Also for the child of a fork, which must not keep its parent's turn alive."""
+        """Leave it for good."""
         descriptor, self._descriptor = self._descriptor, -1
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.end()
         if descriptor >= 0:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+            os.close(descriptor)
+
+    def forget(self) -> None:
+        """In the child of a fork: its copies must not keep the parent's turn alive."""
+        if self._waiter is not None:
+            self._waiter.forget()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor, self._waiter = -1, None
 
     def _open(self) -> int:
         with contextlib.suppress(FileExistsError):
@@ -78,8 +88,8 @@ class Gate:
         else:
             return True
         if self._waiter is None:
-            self._waiter = _Waiter()
-        return self._waiter.lock(self._descriptor, PATIENCE)
+            self._waiter = _Waiter(self._descriptor)
+        return self._waiter.lock(PATIENCE)
 
     def _sign(self) -> None:
         """Leave our number, so that whoever waits in vain can say for whom."""
@@ -94,27 +104,29 @@ class _Waiter:
 
     It is started when the gate is first found shut. A wait that was given up goes on in the thread;
     what it gets too late it gives back.
+
+    Args:
+        descriptor: Of the gate. The thread uses a copy, which no other part can close under it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = os.dup(descriptor)
         self._wish = threading.Semaphore(0)
         self._answer = threading.Semaphore(0)
         self._lock = threading.Lock()
-        self._descriptor = -1
         self._waiting = False
         self._given_up = False
+        self._ended = False
         threading.Thread(target=self._stand, name="gigq-gate", daemon=True).start()
 
-    def lock(self, descriptor: int, patience: float) -> bool:
+    def lock(self, patience: float) -> bool:
+        """Wait for the gate; False when it was not had in time."""
         deadline = time.monotonic() + patience
         with self._lock:
-            late = self._waiting
             self._given_up = False
-            if not late:
+            if not self._waiting:
                 self._waiting = True
-                self._descriptor = descriptor
-        if not late:
-            self._wish.release()
+                self._wish.release()
         if self._answer.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return True
         with self._lock:
@@ -122,20 +134,36 @@ class _Waiter:
         # Answered in the very moment in which we gave up.
         return self._answer.acquire(blocking=False)
 
+    def end(self) -> None:
+        """The thread ends as soon as the system lets it."""
+        with self._lock:
+            self._ended = True
+        self._wish.release()
+
+    def forget(self) -> None:
+        """In the child of a fork, where the thread is not."""
+        os.close(self._descriptor)
+
     def _stand(self) -> None:
         while True:
             self._wish.acquire()
-            got = self._flock()
-            with self._lock:
-                self._waiting = False
-                if self._given_up or not got:
-                    if got:
-                        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-                    continue
-                self._answer.release()
+            if not self._ended:
+                self._stand_once()
+            if self._ended:
+                # The last descriptor to be closed takes with it whatever it holds.
+                os.close(self._descriptor)
+                return
 
-    def _flock(self) -> bool:
-        with contextlib.suppress(OSError):
+    def _stand_once(self) -> None:
+        try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            return True
-        return False
+        except OSError:
+            # Nobody is answered, so that whoever waits goes on without the gate.
+            self._waiting = False
+            return
+        with self._lock:
+            self._waiting = False
+            if self._given_up or self._ended:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            else:
+                self._answer.release()

@@ -49,7 +49,7 @@ class Location:
 
     def uri(self, mode: str) -> str:
         """For `sqlite3.connect(…, uri=True)`."""
-        return f"file:{quote(os.fsencode(self.real))}?mode={mode}"
+        return f"{Path(self.real).as_uri()}?mode={mode}"
 
     @property
     def gate(self) -> str:
@@ -223,9 +223,14 @@ def refuse_replaced(location: Location, opened: Identity) -> None:
     except OSError:
         pass
     found = identity(location)
-    what = "was deleted or moved away" if found is None else "was replaced by another file"
-    raise StorageReplaced(
-        f"{location.url} {what} while it was in use: what is written now would be found by nobody.\n"
+    raise vanished(location, "was deleted or moved away" if found is None else None)
+
+
+def vanished(location: Location, how: str | None = "was deleted") -> StorageReplaced:
+    """The path leads to another file than before, or to none."""
+    return StorageReplaced(
+        f"{location.url} {how or 'was replaced by another file'} while it was in use: what is written "
+        "now would be found by nobody.\n"
         "Put the file back and start again, or close the queue and open it anew to begin with what is "
         "there."
     )

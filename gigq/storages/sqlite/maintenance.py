@@ -68,18 +68,18 @@ def _wrong_blockers(tx: Tx) -> Iterator[str]:
 def _wrong_owners(tx: Tx) -> Iterator[str]:
     rows = tx.run(
         """
-        SELECT id, name, state, owned FROM job WHERE (state IN (5, 6)) <> owned AND state < 7
-        UNION ALL
-        SELECT id, name, state, owned FROM job WHERE owned = 1
-            AND NOT EXISTS (SELECT 1 FROM session WHERE session.key = job.session)
+        SELECT id, name, state IN (5, 6), owned,
+            EXISTS (SELECT 1 FROM session WHERE session.key = job.session)
+        FROM job WHERE owned = 1 OR state IN (5, 6)
         """
     )
-    for job_id, name, _, owned in rows:
-        yield (
-            f"The job {name!r} ({job_id}) is owned by a session that is not there."
-            if owned
-            else f"The job {name!r} ({job_id}) is running or stopping, but nobody owns it."
-        )
+    for job_id, name, goes_on, owned, is_there in rows:
+        if not owned:
+            yield f"The job {name!r} ({job_id}) is running or stopping, but nobody owns it."
+        elif not is_there:
+            yield f"The job {name!r} ({job_id}) is owned by a session that is not there."
+        elif not goes_on and tx.value("SELECT state < 6 FROM job WHERE id = ?", [job_id]):
+            yield f"The job {name!r} ({job_id}) is owned, but neither running nor stopping."
 
 
 def new_file(target: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from gigq.errors import ForeignDatabase, NotInitialized, SchemaTooNew, SchemaTooOld
 from gigq.storages.sqlite.connection import connect, connect_to_read
 from gigq.storages.sqlite.failures import translated
+from gigq.storages.sqlite.gate import Gate
 from gigq.storages.sqlite.location import create_file, refuse_network
 from gigq.storages.sqlite.schema import APPLICATION_ID, SUPPORTED, migrate
 
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
 #: One thread of a process at a time: closing the descriptor of a new file while another thread has
 #: the file open would drop that one's locks (sqlite.org/howtocorrupt.html, 2.2).
 _ONE_AT_A_TIME = threading.Lock()
+
+
+def _forget_after_fork() -> None:
+    global _ONE_AT_A_TIME  # noqa: PLW0603 - the parent's may be held by a thread that is not here
+    _ONE_AT_A_TIME = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +89,26 @@ def initialize(location: Location, timeout: float) -> None:
             if found == SUPPORTED:
                 return
         create_file(location)
-        with translated(location, opening=True):
-            connection = connect(location, "rw", round(timeout * 1000))
-            try:
-                _migrate(location, connection)
-                # Only now: the header of a database in WAL mode may say less than the log beside it.
-                connection.execute("PRAGMA journal_mode = WAL")
-            finally:
-                connection.close()
+        gate = Gate(location.gate)
+        # Changing the journal's mode is refused while others look, and no busy handler waits for it.
+        passed = gate.enter()
+        try:
+            _set_up(location, timeout)
+        finally:
+            if passed:
+                gate.leave()
+            gate.close()
+
+
+def _set_up(location: Location, timeout: float) -> None:
+    with translated(location, opening=True):
+        connection = connect(location, "rw", round(timeout * 1000))
+        try:
+            _migrate(location, connection)
+            # Only now: the header of a database in WAL mode may say less than the log beside it.
+            connection.execute("PRAGMA journal_mode = WAL")
+        finally:
+            connection.close()
 
 
 def _migrate(location: Location, connection: sqlite3.Connection) -> None:
