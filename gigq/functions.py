@@ -11,6 +11,7 @@ import __future__
 import ast
 import importlib
 import inspect
+import logging
 import sys
 import threading
 import types
@@ -24,6 +25,8 @@ from typing import Any
 from gigq.contracts.storage import Takes
 from gigq.errors import FunctionNotAllowed, FunctionNotFound, InvalidFunction
 from gigq.text import shown
+
+logger = logging.getLogger(__name__)
 
 #: The name under which a script is loaded that is not this process's own `__main__`: the guard
 #: `if __name__ == "__main__":` is false under it (multiprocessing's spawn uses the same one).
@@ -148,6 +151,7 @@ class ScriptActs(BaseException):
 _loading = threading.local()
 _scripts: dict[Path, types.ModuleType] = {}
 _scripts_lock = threading.RLock()
+_unfinished: list[types.ModuleType] = []  # in `sys.modules` and still being loaded, by some thread
 
 
 def refuse_while_loading(what: str) -> None:
@@ -170,7 +174,7 @@ def load_script(path: Path) -> types.ModuleType:
     Raises:
         FunctionNotFound: There is no such file here, or loading it raised.
     """
-    module = _own_main(path) or _scripts.get(path)
+    module = _scripts.get(path) or _own_main(path)
     if module is not None:
         return module
     with _scripts_lock:
@@ -180,12 +184,16 @@ def load_script(path: Path) -> types.ModuleType:
 
 
 def _own_main(path: Path) -> types.ModuleType | None:
+    """The module that has this file already: the script that this process runs, one that
+    multiprocessing loaded, or the one that this very thread is loading."""
     for name in ("__main__", SCRIPT_NAME):
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
-        if module is not None and file is not None and _same_file(file, path):
+        if module is None or file is None or module in _unfinished:
+            continue
+        if _same_file(file, path):
             return module
-    return None
+    return _loading.module if getattr(_loading, "path", None) == path else None
 
 
 def _same_file(one: str, other: Path) -> bool:
@@ -212,18 +220,22 @@ def _load(path: Path) -> types.ModuleType:
     folder = str(path.parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)  # as Python does for a script that is run
+    _unfinished.append(module)
     _loading.path, _loading.module = path, module
     try:
         _execute(tree, module, path)
-    except Exception as error:
+    except BaseException as error:
         if sys.modules.get(SCRIPT_NAME) is module:
             del sys.modules[SCRIPT_NAME]
+        if not isinstance(error, Exception | SystemExit):
+            raise  # a stop, which is not the script's doing
         raise FunctionNotFound(
             f"loading the script {path} raised {type(error).__name__}: {error}.\n"
             'Put what only the script itself should do under `if __name__ == "__main__":`.'
         ) from error
     finally:
         _loading.path = _loading.module = None
+        _unfinished.remove(module)
     return module
 
 
@@ -240,11 +252,13 @@ def _execute(tree: ast.Module, module: types.ModuleType, path: Path) -> None:
         code = compile(body, str(path), "exec", flags=flags, dont_inherit=True)
         try:
             exec(code, module.__dict__)  # noqa: S102 - the user's own script, as `python script.py`
-        except ScriptActs:
+        except ScriptActs as act:
             left_out = True
-        except Exception:
+            logger.info("line %d is left out: %s", statement.lineno, act)
+        except Exception as error:
             if not left_out:
                 raise
+            logger.info("line %d of %s is left out: %r", statement.lineno, path, error)
 
 
 def _future_flags(tree: ast.Module) -> int:

@@ -254,12 +254,13 @@ class ProcessExecutor(Executor):
         chunk: list[Call] = []
         work, size = 0.0, 0
         while self._waiting and len(chunk) < most:
-            run, call = next(iter(self._waiting.items()))
+            run, call = self._waiting.popitem(last=False)
             work += self._expected_us.get(call.function, CHUNK_US)
             size += _size(call)
             if chunk and (work > CHUNK_US or size > CHUNK_BYTES):
+                self._waiting[run] = call
+                self._waiting.move_to_end(run, last=False)
                 break
-            del self._waiting[run]
             chunk.append(call)
         return chunk
 
@@ -560,10 +561,10 @@ def _main_of_parent() -> dict[str, str]:
 
 
 def _size(call: Call) -> int:
-    size = len(call.params.data)
-    for _, result in call.parents or ():
-        size += len(result.data) if result is not None else 0
-    return size
+    if call.parents is None:
+        return len(call.params.data)
+    results = sum(len(result.data) for _, result in call.parents if result is not None)
+    return len(call.params.data) + results
 
 
 def _drain(descriptor: int) -> None:

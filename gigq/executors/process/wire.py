@@ -23,6 +23,7 @@ from gigq.contracts.storage import ErrorInfo, Run, RunNumber
 _HEAD = struct.Struct("<4sQ")
 _MARK = b"gigq"
 READ_BYTES = 1 << 18
+_ENDINGS = {ending.value: ending for ending in Ending}
 
 
 class Kind(IntEnum):
@@ -207,13 +208,13 @@ def report_from_wire(run: Run, fields: list[Any]) -> Report:
         ending, result, error, delay_us, duration_us = fields
         return Report(
             run,
-            Ending(ending),
+            _ENDINGS[ending],
             None if result is None else Payload(*result),
             None if error is None else _error(*error),
             int(delay_us),
             duration_us=int(duration_us),
         )
-    except (TypeError, ValueError) as failure:
+    except (TypeError, ValueError, KeyError) as failure:
         raise BadFrame(f"no report: {failure}") from failure
 
 
