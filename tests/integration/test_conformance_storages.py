@@ -17,11 +17,14 @@ from gigq.storages.memory import MemoryStorage
 from gigq.storages.sqlite import SqliteStorage
 from tests.mutants.storages import Mutant
 
+#: A broken storage's invented life is made short before it is told, and that takes time.
+pytestmark = pytest.mark.timeout(600)
+
 
 class TestMemoryStorage(StorageConformance):
     """`memory://NAME`, with a second object of the name as the second door."""
 
-    stories = 150
+    stories = 100
 
     def make_storage(self, clock: Clock) -> MemoryStorage:
         return MemoryStorage(uuid.uuid4().hex, clock=clock)

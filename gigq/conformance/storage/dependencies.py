@@ -56,6 +56,17 @@ class DependencyCases(StorageCases):
         assert hand.run_all() == ["parent", "child"]
 
     @promise("P6")
+    def test_a_parent_that_is_named_twice_counts_once(self, storage: Storage) -> None:
+        """P6: its one end is enough; its result comes where it was named."""
+        storage.add([job("parent"), job("child", "parent", "parent", wants_parents=True)])
+        hand = Hand(storage)
+        hand.complete(hand.claim_one())
+
+        claim = hand.claim_one()
+        (payload,) = storage.payloads(hand.session, [claim.run])
+        assert dict(payload.parents) == {"parent": RESULT}
+
+    @promise("P6")
     def test_several_parents_may_finish_in_one_turn(self, storage: Storage) -> None:
         """P6: the child is released once, when the last of them is through."""
         storage.add([job("a"), job("b"), job("c"), job("child", "a", "b", "c")])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import pytest
-
 from gigq.conformance.kit import promise
 from gigq.conformance.lifecycle import live
 from gigq.conformance.storage.base import StorageCases
@@ -13,7 +11,6 @@ from gigq.conformance.storage.sessions import a_dead_process, facts_of_this_proc
 from gigq.liveness import this_process
 
 
-@pytest.mark.timeout(600)
 class LifecycleCases(StorageCases):
     """A storage and the model, side by side through invented stories."""
 

@@ -81,7 +81,23 @@ class RequeueCases(StorageCases):
         storage.cancel(["a"])
         storage.requeue(["a"])
 
+        assert one(storage, "a").due_us is None
         assert Hand(storage).claim_ids() == ["a"]
+
+    def test_requeue_keeps_a_date(self, storage: Storage, clock: ManualClock) -> None:
+        """What the user wrote down still holds, for the job and for what is revived with it."""
+        date_us = clock.wall_us() + us(60)
+        storage.add([job("a", run_at_us=date_us), job("child", "a", run_at_us=date_us + us(60))])
+        storage.cancel(["a"])
+        storage.requeue(["a"])
+
+        assert one(storage, "a").phase is Phase.SCHEDULED
+        clock.advance(61)
+        hand = Hand(storage)
+        assert hand.run_all() == ["a"]
+        assert one(storage, "child").phase is Phase.SCHEDULED
+        clock.advance(60)
+        assert hand.run_all() == ["child"]
 
     def test_requeue_of_a_taken_key_is_refused(self, storage: Storage) -> None:
         """Nothing of the call is changed."""
