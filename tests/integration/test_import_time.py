@@ -42,9 +42,9 @@ class TestImportingGigq:
         assert loaded("import gigq", tmp_path) == []
 
     def test_takes_less_than_forty_milliseconds(self):
-        """Measured inside the process, so that only gigq counts; the best of several, because other
-        work on the machine only ever adds."""
-        code = "import time; t = time.perf_counter(); import gigq; print(time.perf_counter() - t)"
+        """Of its own work: what else the machine does meanwhile says nothing about gigq. Measured
+        inside the process, so that a bare interpreter's start does not count."""
+        code = "import time; t = time.process_time(); import gigq; print(time.process_time() - t)"
 
         assert min(float(run(code)) for _ in range(7)) < 0.040
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from gigq import Job, JobQueue, NotInitialized, QueueClosed, Worker, close_connections, current_job
-from gigq.contracts.storage import Capability
 from tests.integration import userjobs
 
 
@@ -117,24 +115,6 @@ class TestAnotherProcess:
 
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=30, check=False)
         assert done.returncode == 0
-
-
-class TestACallersTransaction:
-    @pytest.fixture
-    def connection(self, queue, path):
-        if Capability.CALLER_TRANSACTION not in queue.storage.capabilities:
-            pytest.skip("not declared")
-        connection = sqlite3.connect(path, isolation_level=None)
-        yield connection
-        connection.close()
-
-    @pytest.mark.parametrize(("word", "count"), [("COMMIT", 2), ("ROLLBACK", 0)])
-    def test_decides_whether_jobs_exist(self, queue, connection, word, count):
-        connection.execute("BEGIN IMMEDIATE")
-        queue.submit_many([job(), job()], connection=connection)
-        connection.execute(word)
-
-        assert queue.stats()["total"] == count
 
 
 class TestAWorkerOfTheSameFile:

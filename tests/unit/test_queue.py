@@ -145,6 +145,25 @@ class TestSubmit:
         assert queue.stats()["total"] == 0
 
 
+class TestACallersTransaction:
+    def test_is_the_storages_to_join(self, monkeypatch):
+        """The queue passes the connection on, tries only once, and tells no observer: whether the
+        jobs will exist is the caller's to decide."""
+        calls, heard = [], []
+        monkeypatch.setattr(plugins, "observers", lambda hook: lambda **facts: heard.append(facts))
+
+        class Joining(MemoryStorage):
+            def add(self, jobs, *, repeat=False, connection=None):
+                calls.append((repeat, connection))
+                raise StorageUnavailable("gone")
+
+        queue, connection = JobQueue(Joining()), object()
+
+        with pytest.raises(StorageUnavailable, match="gone"):
+            queue.submit_many([job(), job()], connection=connection)
+        assert (calls, heard) == ([(False, connection)], [])
+
+
 class Forgetful(MemoryStorage):
     """Stores what it is given and loses the answer, or loses the question.
 
