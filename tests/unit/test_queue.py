@@ -150,7 +150,7 @@ class TestACallersTransaction:
         """The queue passes the connection on, tries only once, and tells no observer: whether the
         jobs will exist is the caller's to decide."""
         calls, heard = [], []
-        monkeypatch.setattr(plugins, "observers", lambda hook: lambda **facts: heard.append(facts))
+        monkeypatch.setattr(plugins, "observers", lambda _hook: lambda **facts: heard.append(facts))
 
         class Joining(MemoryStorage):
             def add(self, jobs, *, repeat=False, connection=None):
