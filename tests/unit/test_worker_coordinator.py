@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from contextlib import contextmanager
@@ -445,6 +446,38 @@ class TestAnAnswerThatWasLost:
                 eventually(lambda: sum("answers again" in line for line in heard()) == times)  # noqa: B023
 
         assert sum("does not answer" in line for line in heard()) == 2
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_at_any_time_loses_and_doubles_nothing(self, seed, monkeypatch):
+        """Every third call of the storage fails, before or after it took effect; every job runs once."""
+        monkeypatch.setattr(coordinator, "backoff_us", lambda *_: 500)
+        monkeypatch.setattr(holdings, "ahead_room", lambda *_: 4)  # so that there are many turns
+        chance = random.Random(seed)
+        setting = Setting(slots=3, polling=0.02)
+        setting.executor.at_once = True
+        large = Payload("json", b"x" * 70_000)
+        names = [f"j{number}" for number in range(300)]
+        for number, name in enumerate(names):
+            parents = (names[number - 7],) if number % 5 == 4 and number > 7 else ()
+            setting.add(
+                name, params=large if number % 11 == 0 else NULL, dependencies=parents,
+                wants_parents=bool(parents),
+            )  # fmt: skip
+        for method in ("turn", "payloads", "join"):
+            setting.answers(method, *[_perhaps(chance) for _ in range(2_000)])
+        setting.answers("join", lambda call: call())  # the first one raises to the caller
+
+        with setting.working():
+            done = {JobStatus.COMPLETED: 300}
+            eventually(lambda: setting.storage.counts().get("default") == done, 20)
+
+            assert {tuple(setting.runs(name)) for name in names} == {("completed",)}
+            assert sorted(call.run.job_id for call in setting.executor.calls) == sorted(names)
+
+
+def _perhaps(chance):
+    kind = chance.choice(["fine", "fine", "fine", "fine", "lost", "none"])
+    return {"fine": lambda call: call(), "lost": lost_answer, "none": no_answer}[kind]
 
 
 class TestALostSession:
