@@ -311,9 +311,9 @@ class TestAPlugin:
         with pytest.raises(PluginConflict, match=r"claimed by gigq-one 1\.2 .* and gigq-two 1\.2"):
             plugins.serializer("upper")
         assert plugins.serializer("json").name == "json"
-        assert [each.status for each in plugins.listing() if each.name == "upper"] == [
-            "conflict"
-        ] * 2
+        both = [each for each in plugins.listing() if each.name == "upper"]
+        assert [each.status for each in both] == ["conflict"] * 2
+        assert all("Uninstall one" in each.problem for each in both)
 
     def test_in_conflict_over_a_name_that_is_nobodys_entry_point(self, installed):
         installed("one", "gigq-one", brings())
@@ -359,7 +359,18 @@ class TestAPlugin:
         installed("louder", "gigq-upper", bring)
 
         assert type(plugins.serializer("upper")) is Upper
-        assert info("serializer", "upper").status == "ok"
+        assert {each.status for each in plugins.listing()} == {"ok"}
+
+    def test_that_answers_one_hook_wrongly_is_heard_in_none(self, installed):
+        """What is reported as broken does not go on listening."""
+        heard: list[str] = []
+        listens = module(
+            gigq_serializers=lambda: 5, gigq_worker_left=lambda session: heard.append("x")
+        )
+        installed("half", "gigq-half", listens)
+
+        assert plugins.observers("gigq_worker_left") is None
+        assert info("plugin", "half").status == "broken"
 
     @pytest.mark.parametrize(
         ("hooks", "said"),
