@@ -63,6 +63,18 @@ class OpeningCases(StorageCases):
         storage.close()
         storage.close()
 
+    def test_erase_leaves_nothing_behind(self, storage: Storage) -> None:
+        """What `initialize` made is gone: it can be made again, and is empty."""
+        storage.add([job("a")])
+        storage.close()
+        storage.erase()
+
+        assert storage.version().found is None
+        storage.erase()
+        storage.initialize()
+        storage.open()
+        assert storage.find().jobs == ()
+
     def test_a_closed_storage_says_so(self, storage: Storage) -> None:
         """With an error of ours, not with whatever breaks first."""
         storage.close()
