@@ -34,7 +34,8 @@ RICH = [
     {"$tuple": [1]}, {"$": 0},
     dt.datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin")),
     dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 1, 1, 1, 2, 3, 4), dt.date(1, 1, 1),
-    dt.datetime(2026, 10, 25, 2, 30, fold=1), dt.time(2, 30, fold=1), dt.time(1, 2, 3, 4, tzinfo=dt.UTC), dt.timedelta(days=-1, microseconds=1),
+    dt.datetime(2026, 10, 25, 2, 30, fold=1), dt.time(2, 30, fold=1),
+    dt.time(1, 2, 3, 4, tzinfo=dt.UTC), dt.timedelta(days=-1, microseconds=1),
     decimal.Decimal("1.10"), decimal.Decimal("NaN"), uuid.UUID(int=1),
 ]  # fmt: skip
 
