@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from gigq.queue import JobQueue
 
 _WORKERS = 2
-#: All pauses together take about so long with all slots; one pause at most a quarter of a second.
+#: All pauses together take about so long with all slots; one is long enough to be seen and struck.
 _SECONDS = 5.0
-_LONGEST_PAUSE = 0.25
+_LONGEST_PAUSE = 0.5
 _LOOK_EVERY = 0.05
 #: Without any job finished for so long, the demo gives up.
 _PATIENCE = 60.0
@@ -83,7 +83,7 @@ def demo(shell: Shell, folder: Path | None, limit: int, keep: bool) -> int:
     one, unless --db names one or --keep is given.
     """
     folder = (folder or Path(demo_jobs.__file__).parents[1]).resolve()
-    story = _story(folder, limit)
+    story = _story(shell.out, folder, limit)
     with _cleaning_up_when_terminated(), _place(shell, keep=keep) as (target, logs):
         proof = _play(shell.out, story, target, logs)
         if keep:
@@ -108,10 +108,10 @@ def _cleaning_up_when_terminated() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _story(folder: Path, limit: int) -> Story:
+def _story(out: Output, folder: Path, limit: int) -> Story:
     files: list[Path] = []
     more = False
-    for path in _regular_files(folder):
+    for path in _regular_files(out, folder):
         if len(files) == limit:
             more = True
             break
@@ -127,9 +127,13 @@ def _story(folder: Path, limit: int) -> Story:
     return Story(folder, files, more, pause, queue=f"demo-{uuid.uuid4().hex[:12]}")
 
 
-def _regular_files(folder: Path) -> Iterator[Path]:
+def _regular_files(out: Output, folder: Path) -> Iterator[Path]:
     """Files only: a pipe would wait for ever, and links may lead round in circles or out of it."""
-    for where, folders, names in os.walk(folder):
+
+    def passed_over(error: OSError) -> None:
+        out.note(f"Note: {error.filename} is passed over: {error.strerror}")
+
+    for where, folders, names in os.walk(folder, onerror=passed_over):
         folders[:] = sorted(each for each in folders if not _is_passed_over(each))
         for name in sorted(names):
             path = Path(where, name)

@@ -12,7 +12,6 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,8 +19,8 @@ import click
 
 from gigq.cli.command import Shell, command, pass_shell
 from gigq.cli.exits import DONE, FAILED
+from gigq.cli.finding import found, look_in_the_present_folder
 from gigq.cli.output import many, size
-from gigq.cli.submitting import look_in_the_present_folder
 from gigq.clock import SYSTEM_CLOCK
 from gigq.contracts.storage import (
     JobFilter,
@@ -227,14 +226,11 @@ def _served(job: JobRecord, sessions: Sequence[SessionRecord]) -> bool:
 
 def functions(jobs: Iterable[JobRecord]) -> Iterator[Finding]:
     """Functions of unfinished jobs that cannot be found from here."""
-    from gigq.functions import resolve
-
     look_in_the_present_folder()
     counts = Counter(job.function for job in jobs if not job.function.startswith("<value>:"))
     for reference, count in counts.items():
         try:
-            with redirect_stdout(sys.stderr):  # what an import prints is no part of the answer
-                resolve(reference)
+            found(reference)
         except FunctionNotFound as error:
             what, _, cure = str(error).partition("\n")
             yield Finding(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import click
 
 from gigq.cli.command import Shell, command, pass_shell
 from gigq.cli.exits import NOT_FOUND, CommandFailed
+from gigq.cli.finding import found, look_in_the_present_folder
 from gigq.cli.values import Bytes, Duration, Pair, When, words
 from gigq.errors import FunctionNotFound
 
@@ -159,25 +159,15 @@ def _reference(text: str) -> str:
 
 
 def _resolve(reference: str) -> Callable[..., Any]:
-    from gigq.functions import resolve
-
     look_in_the_present_folder()
     try:
-        with redirect_stdout(sys.stderr):  # what an import prints is no part of the answer
-            found: Callable[..., Any] = resolve(reference)
-    except SystemExit as error:
-        raise CommandFailed(
-            f"Could not import {reference}: importing it ended the program, as sys.exit() does.\n"
-            'Put what only a script itself should do under `if __name__ == "__main__":`.',
-            NOT_FOUND,
-        ) from error
+        return found(reference)
     except FunctionNotFound as error:
         raise CommandFailed(
             f"Could not import {reference}: {_why_not_found(reference, error)}\n"
             f"Modules are looked for in {Path.cwd()} first.",
             NOT_FOUND,
         ) from error
-    return found
 
 
 def _why_not_found(reference: str, error: FunctionNotFound) -> str:
@@ -190,10 +180,3 @@ def _why_not_found(reference: str, error: FunctionNotFound) -> str:
     near = difflib.get_close_matches(name, callables, n=2)
     guess = f" Did you mean {' or '.join(near)}?" if near else ""
     return f"{where} has no function {name!r}.{guess}"
-
-
-def look_in_the_present_folder() -> None:
-    """Find modules as `python -m` does: in the present folder first."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)

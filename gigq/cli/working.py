@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gigq.cli.command import Shell, command, pass_shell
+from gigq.cli.finding import look_in_the_present_folder
 from gigq.cli.output import local_time
-from gigq.cli.submitting import look_in_the_present_folder
 from gigq.cli.values import Duration, words
 from gigq.text import timestamp
 
@@ -80,6 +80,8 @@ def _work(shell: Shell, how: str, given: dict[str, Any]) -> int:
                 made.run_until_empty()
             else:
                 made.start()
+        if shell.as_json:
+            _tell(shell, "ended", made.worker_id, "")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     _leave_no_thread_waiting(code)

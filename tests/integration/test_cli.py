@@ -568,7 +568,7 @@ class TestWorker:
 
         lines = cli("worker", "--once", "--worker-id", "w", "--json").stdout.splitlines()
 
-        assert [json.loads(line)["event"] for line in lines] == ["starting", "processed"]
+        assert [json.loads(line)["event"] for line in lines] == ["starting", "processed", "ended"]
 
     def test_nobody_lives_afterwards(self, cli):
         cli("worker", "--once")
@@ -710,6 +710,16 @@ class TestDoctor:
         out = cli("doctor", code=1).stdout
 
         assert "1 job of a function that is not found here: gone_soon:f" in out
+
+    def test_survives_modules_that_exit(self, cli, in_tmp_path, monkeypatch):
+        (in_tmp_path / "exits_later.py").write_text("def f():\n    pass\n")
+        cli("submit", "exits_later:f")
+        (in_tmp_path / "exits_later.py").write_text("print('noise')\nraise SystemExit(0)\n")
+        monkeypatch.delitem(sys.modules, "exits_later")
+
+        document = cli.json("doctor", code=1)
+
+        assert any("sys.exit()" in each["what"] for each in document["findings"])
 
     def test_notices_what_is_held_and_paused(self, cli):
         parent = cli.submit("fail", "--max-attempts", "1")

@@ -383,6 +383,12 @@ class TestATerminal:
         assert "\x1b[32m" in self.screen("list")
         assert "\x1b[32m" not in self.screen("list", NO_COLOR="1")
 
+    def test_watches_in_place_and_tells_the_end(self):
+        job_id = submit("echo")
+        typed("run")
+
+        assert "Status: completed" in self.screen("status", job_id, "--watch")
+
     def test_progress_goes_to_it_and_the_answer_where_stdout_leads(self):
         """`gigq export > file` with the terminal on stderr: the file gets every line."""
         submit("echo")

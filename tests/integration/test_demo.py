@@ -16,6 +16,7 @@ from gigq.job import Job
 from gigq.queue import JobQueue
 from gigq.worker import Worker
 from tests.integration.test_cli import cli
+from tests.integration.test_cli_wrong import ROOT
 
 __all__ = ["cli"]
 
@@ -49,8 +50,9 @@ def folder(in_tmp_path):
 
 class TestTheDemo:
     def test_measures_its_own_sources_and_proves_that_nothing_was_lost(self, in_tmp_path):
-        ran = demo("--limit", "24")
+        ran = demo("--limit", "12")
 
+        assert "Demo: the first 12 files of " in ran.stdout
         assert "Killed worker" in ran.stdout
         assert "lost on" in ran.stdout
         assert "Every job completed once; nothing was lost." in ran.stdout
@@ -82,6 +84,14 @@ class TestTheDemo:
 class TestFoldersThatHoldNothing:
     def test_empty(self, cli, in_tmp_path):
         assert "holds no file to measure" in cli("demo", in_tmp_path, code=3).stderr
+
+    @pytest.mark.skipif(ROOT, reason="the superuser may look everywhere")
+    def test_that_may_not_be_looked_into(self, cli, in_tmp_path):
+        (in_tmp_path / "closed").mkdir(mode=0)
+
+        ran = cli("demo", "closed", code=None)
+
+        assert "closed" in ran.stderr
 
     def test_missing(self, cli):
         assert "does not exist" in cli("demo", "nowhere", code=2).stderr
