@@ -430,6 +430,7 @@ class _Jobs:
         row.run += 1
         row.started = slot is not None
         row.started_us = now.wall_us
+        row.run_at_us = None  # met, and a calendar that is set back does not unmake that
         row.history[row.run] = _Execution(session.id, session.worker.label(slot or 0), now.wall_us)
         self.own(row, session.id)
         self.move(row, JobStatus.RUNNING, now)
@@ -480,7 +481,7 @@ class _Jobs:
         row.settled[row.run] = execution.session
 
     def come_back(self, row: _Row, now: _Now, delay_us: int = 0, *, counted: bool) -> None:
-        """running → pending, or → cancelled where that was wished: the wish wins (design §3)."""
+        """running → pending, or → cancelled where that was wished: the wish wins."""
         if not counted:
             row.attempts = max(0, row.attempts - 1)
         if row.cancel_wanted:

@@ -76,6 +76,17 @@ class DueCases(StorageCases):
 
         assert hand.claim_ids() == ["a"]
 
+    def test_a_date_that_was_met_stays_met(self, storage: Storage, clock: ManualClock) -> None:
+        """A calendar that is set back lengthens no retry of a job that has run."""
+        storage.add([job("a", run_at_us=clock.wall_us() + us(10))])
+        clock.advance(11)
+        hand = Hand(storage)
+        claim = hand.claim_one()
+        clock.set_wall(-DAY)
+        hand.fail(claim, retry_delay=0)
+
+        assert hand.claim_ids() == ["a"]
+
     @promise("P3", "P5", "P7")
     def test_a_jump_of_the_calendar_neither_loses_nor_doubles_nor_reorders(
         self, storage: Storage, clock: ManualClock
