@@ -215,7 +215,7 @@ def _completed(settings: RunSettings, call: Call, result: Any, started: int) -> 
     try:
         payload = _encode(settings, call, result)
     except SerializationError as error:
-        return _failed(call, Ending.GAVE_UP, _unstorable(error, result), started)
+        return _failed(call, Ending.GAVE_UP, _unstorable(error), started)
     except BaseException as error:  # MemoryError, RecursionError, a wish to stop
         return _judged(call, error, started)
     return Report(call.run, Ending.COMPLETED, result=payload, duration_us=duration_us)
@@ -232,16 +232,10 @@ def _encode(settings: RunSettings, call: Call, result: Any) -> Payload:
     return Payload(call.serializer, data)
 
 
-def _unstorable(error: SerializationError, result: Any) -> SerializationError:
+def _unstorable(error: SerializationError) -> SerializationError:
     if isinstance(error, PayloadRefused):
         return error
-    where = f"result{error.path.removeprefix('result')}" if error.path else "the result"
-    return SerializationError(
-        f"The job ran, but {where} cannot be stored: {error}\n"
-        "Return plain data (numbers, text, lists, dicts, dates), or choose another serializer for "
-        'the job, such as serializer="cloudpickle".',
-        error.path or f"result: {type(result).__name__}",
-    )
+    return SerializationError(f"The job ran, but its result cannot be stored: {error}", error.path)
 
 
 def _judged(call: Call, error: BaseException, started: int) -> Report:

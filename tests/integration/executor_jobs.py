@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -137,6 +138,22 @@ def leaves_a_process(path):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
     Path(path).write_text(str(child.pid))
     os._exit(5)
+
+
+def forks_and_terminates():
+    """What a job that uses multiprocessing by fork does at its end."""
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    process.terminate()
+    process.join(20)
+    return process.exitcode
+
+
+def runs_and_terminates():
+    """The same with a program."""
+    program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    program.terminate()
+    return program.wait(20)
 
 
 def prints(text):

@@ -25,7 +25,7 @@ from gigq.errors import ExecutorError
 from gigq.execution import RunSettings, run_call
 from gigq.executors.process import ProcessExecutor, pool
 from gigq.executors.process.marker import Marker, make_marker_file
-from gigq.executors.process.spawn import Child, crash_report
+from gigq.executors.process.spawn import crash_report
 from gigq.executors.process.wire import BadFrame, Inbox, pack, unpack
 from tests.integration import executor_jobs
 from tests.integration.test_thread_executor import Trial, ignore
@@ -183,6 +183,23 @@ class TestAChild:
             report = trial.result(trial.call("echo"))
             assert report.ending is Ending.RAISED
             assert "contract broken" in report.error.message
+
+
+class TestATerm:
+    def test_does_not_end_the_job_in_hand(self, trial):
+        """A service manager sends it to all processes of the worker; the worker decides."""
+        call = trial.call("blocks", seconds=0.5)
+        trial.starts(call)
+
+        for child in trial.executor._children:
+            os.kill(child.pid, signal.SIGTERM)
+
+        assert value(trial.result(call)) == "slept"
+
+    @pytest.mark.parametrize("job", ["forks_and_terminates", "runs_and_terminates"])
+    def test_ends_what_the_job_started(self, trial, job):
+        """Programs and forks of a job end by it as they do everywhere."""
+        assert value(trial.result(trial.call(job))) == -signal.SIGTERM
 
 
 class TestADeath:
@@ -474,14 +491,3 @@ class TestTheWire:
         """A frame is data, and never pickle."""
         with pytest.raises(BadFrame):
             unpack(body)
-
-
-def test_a_child_is_what_it_says(tmp_path):
-    """Its command line names our interpreter and nothing of the user's script."""
-    child = Child(pool._birth(executor_jobs.do))
-    try:
-        command = Path(f"/proc/{child.pid}/cmdline").read_bytes().split(b"\0")
-    finally:
-        child.kill()
-        child.reap()
-    assert command[0] == os.fsencode(sys.executable)

@@ -49,6 +49,7 @@ def main(calls: int, reports: int, marker: int, parent: int) -> None:
     """
     _end_with(parent)
     _prefer_for_oom()
+    _leave_terms_to_the_worker()
     stream = os.fdopen(calls, "rb", buffering=1 << 16)
     words = Marker(marker)
     os.close(marker)
@@ -207,6 +208,22 @@ def _flush_each_line() -> None:
 def _prefer_for_oom() -> None:
     with suppress(OSError):  # not Linux, or not allowed: it only makes a good choice likelier
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+
+
+def _leave_terms_to_the_worker() -> None:
+    """A service manager that ends the worker sends TERM to all of its processes; the job in hand is
+    finished all the same, and the worker says when the children end.
+
+    A handler, because an ignored signal would stay ignored in the programs that jobs start. What jobs
+    fork must end by TERM as usual: multiprocessing counts on it.
+    """
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    os.register_at_fork(after_in_child=_take_terms_again)
+
+
+def _take_terms_again() -> None:
+    with suppress(ValueError):  # a fork by a thread that Python does not know
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end_with(parent: int) -> None:
