@@ -216,7 +216,9 @@ def _watch(queue: JobQueue, story: Story, teller: _Teller, progress: Progress) -
             progress.advance(now_done - done)
             teller.measured(now_done, total)
             done, changed = now_done, time.monotonic()
-        if story.killed is None and done >= len(story.files) // 2:
+        # Half are done or in hand: of a few files all may be done before half of them are.
+        begun = done + counts.get(JobStatus.RUNNING, 0)
+        if story.killed is None and begun >= len(story.files) / 2:
             _try_to_kill(queue, story, teller)
         if done < total:  # workers end by themselves when all is done
             _check_patience(story, changed, f"{done} of {total}")

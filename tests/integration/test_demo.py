@@ -70,6 +70,11 @@ class TestTheDemo:
         assert document["killed"]["running"]
         assert document["proof"]["lost_runs"]
 
+    def test_kills_a_worker_even_where_there_is_one_file_alone(self, in_tmp_path):
+        (in_tmp_path / "only.txt").write_text("here\n")
+
+        assert json.loads(demo(".", "--json").stdout)["proof"]["lost_runs"]
+
     def test_keeps_the_queue_that_it_was_given(self, folder, in_tmp_path):
         with JobQueue("mine.db") as queue:
             mine = queue.submit(Job("mine", demo_jobs.measure, {"path": "x"}))
