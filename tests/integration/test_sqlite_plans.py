@@ -161,7 +161,7 @@ class TestAUser:
             JobFilter(workflow="w"),
             JobFilter(workflow="w", statuses=frozenset({JobStatus.COMPLETED}), text="o"),
         ],
-        ids=str,
+        ids=["all", "ended badly", "running", "by all", "workflow", "completed"],  # sets have no order
     )
     @pytest.mark.parametrize("oldest_first", [False, True])
     def test_finds_a_page_in_order(self, storage, where, oldest_first):
