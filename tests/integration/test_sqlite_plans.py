@@ -161,7 +161,8 @@ class TestAUser:
             JobFilter(workflow="w"),
             JobFilter(workflow="w", statuses=frozenset({JobStatus.COMPLETED}), text="o"),
         ],
-        ids=["all", "ended badly", "running", "by all", "workflow", "completed"],  # sets have no order
+        # Not str: the order of a set differs from process to process.
+        ids=["all", "ended badly", "running", "by all", "workflow", "completed"],
     )
     @pytest.mark.parametrize("oldest_first", [False, True])
     def test_finds_a_page_in_order(self, storage, where, oldest_first):
