@@ -16,8 +16,8 @@ from gigq.contracts.storage import Capability, Storage
 class StorageCases(Conformance):
     """What every group of storage cases shares. `make_storage` is all that an author must give."""
 
-    #: Asked once per class, and remembered here.
-    capabilities: ClassVar[frozenset[Capability] | None] = None
+    #: What each class declares, asked once. By class: one that inherits may declare something else.
+    asked: ClassVar[dict[type, frozenset[Capability]]] = {}
 
     def make_storage(self, clock: Clock) -> Storage:
         """A fresh, empty storage, neither initialized nor open, that takes its time from `clock`.
@@ -61,11 +61,11 @@ class StorageCases(Conformance):
 
     def declared(self) -> Collection[str]:
         kind = type(self)
-        if kind.capabilities is None:
+        if kind not in self.asked:
             storage = self.make_storage(SYSTEM_CLOCK)
-            kind.capabilities = frozenset(storage.capabilities)
+            self.asked[kind] = frozenset(storage.capabilities)
             storage.close()
-        return kind.capabilities
+        return self.asked[kind]
 
     @pytest.fixture
     def clock(self) -> ManualClock:

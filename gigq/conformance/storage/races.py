@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -12,7 +13,7 @@ import pytest
 from gigq.clock import SYSTEM_CLOCK
 from gigq.conformance.kit import promise, requires
 from gigq.conformance.making import RESULT, Hand, job, one
-from gigq.conformance.processes import CHAIN, processes
+from gigq.conformance.processes import CHAIN, PATIENCE, processes
 from gigq.conformance.storage.base import StorageCases
 from gigq.conformance.storage.sessions import facts_of_this_process
 from gigq.contracts.storage import (
@@ -213,7 +214,7 @@ class ProcessCases(StorageCases):
         if not hasattr(signal, "SIGSTOP"):
             pytest.skip("this system cannot stop a process")
         shared.add([job("a")])
-        with processes("hold", self.address(shared), ["sleeper"], lease=1.0) as (sleeper,):
+        with processes("hold", self.address(shared), ["sleeper"], lease=2.0) as (sleeper,):
             sleeper.says("holds")
             sleeper.stop()
             watcher = Hand(shared, "watcher", facts=facts_of_this_process())
@@ -231,12 +232,13 @@ class ProcessCases(StorageCases):
     def wait_for_the_loss(self, storage: Storage, watcher: Hand) -> None:
         """Watch as a worker does, in real time: several looks per lease."""
         pause = threading.Event()
-        for _ in range(200):
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
             watcher.turn()
             if storage.recover():
                 return
             pause.wait(0.1)
-        raise AssertionError("a process that was stopped for 20 leases still owns its job")
+        raise AssertionError(f"a process that was stopped for {PATIENCE} s still owns its job")
 
     @requires(Capability.SHARED_BETWEEN_PROCESSES)
     @promise("P1", "P2")
