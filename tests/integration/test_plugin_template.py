@@ -287,6 +287,23 @@ class TestABrokenNeighbour:
         assert refused.startswith("PluginIncompatible: executor 'future' of gigq-future 0.1")
         assert "version 99" in refused
 
+    def test_costs_nothing_to_users_of_built_in_parts(self, installed):
+        """Nobody's module is loaded for a name of ours, and installed metadata is not even read; a
+        submit of plain data loads no types that it does not hold."""
+        loaded = installed.python("""
+            import sys
+            from gigq import plugins
+            made = plugins.serializer("json")
+            made.loads(made.dumps({"x": [1, "two"]}))
+            plugins.storage("memory://")
+            plugins.accepted(None)
+            unwanted = {"gigq_broken", "gigq_thief", "gigq_template", "importlib.metadata", "msgpack",
+                        "cloudpickle", "pickle", "decimal", "zoneinfo", "uuid"}
+            print(sorted(unwanted & set(sys.modules)))
+        """)
+
+        assert loaded == "[]\n"
+
     def test_can_be_blocked(self, installed):
         shown = installed.gigq("plugins", "list", GIGQ_BLOCK="broken,thief")["plugins"]
 
