@@ -81,6 +81,7 @@ class Holdings:
         self._waiting: deque[Held] = deque()  # claims that no executor has yet
         self._outcomes: list[Told] = []
         self._endings: list[Told] = []  # may not share a turn with their `TimedOut`
+        self._elsewhere = 0  # calls that other executors than the worker's own have
         #: Held runs without a final report; those that do not stop are left out.
         self.open = 0
 
@@ -127,8 +128,8 @@ class Holdings:
 
     def room_ahead(self, running: Sequence[Started], now: int) -> int:
         """How many claims may lie ready."""
-        if self._waiting:
-            return 0
+        if self._waiting or self._elsewhere:
+            return 0  # the worker's own executor would start them although no slot is free
         old = sum(
             held is not None and now > held.claimed_us + PATIENCE_US
             for held in (self._held.get(each.run.job_id) for each in running)
@@ -164,6 +165,8 @@ class Holdings:
 
     def _settle(self, held: Held, outcome: Outcome) -> None:
         self.open -= 1
+        if held.call is not None and held.executor is not self._crew.main:
+            self._elsewhere -= 1
         self._outcomes.append((outcome, held))
 
     def _end_stopping(self, held: Held, slot: int) -> None:
@@ -262,6 +265,7 @@ class Holdings:
     def _start(self, some: Sequence[Held]) -> None:
         calls = [(held.executor, held.call) for held in some if held.call is not None]
         if calls:
+            self._elsewhere += sum(executor is not self._crew.main for executor, _ in calls)
             self._crew.submit(calls)
             if self._teller.tells_started:
                 self._teller.started([(call, held.claim.slot or 0) for held, (_, call) in
@@ -285,9 +289,11 @@ class Holdings:
         as many more as may lie ready."""
         free = self._slots - (self.occupied - len(self._waiting))
         room = free + ahead_room(self._pace.mean_us, self._slots)
+        elsewhere = self._elsewhere
         some: list[Held] = []
         for held in self._waiting:
-            if len(some) >= (room if held.executor is self._crew.main else free):
+            elsewhere += held.executor is not self._crew.main
+            if len(some) >= (free if elsewhere else room):
                 break
             some.append(held)
         return some
@@ -360,10 +366,8 @@ class Holdings:
             if held is None or held.asked or held.claim.run != run:
                 continue
             held.asked = True
-            before = self.open
             self._hand_back([held])
-            if self.open == before:
-                self._crew.stop(held.claim.run, StopReason.CANCEL)
+            self._crew.stop(held.claim.run, StopReason.CANCEL)  # ignored where it was handed back
 
     def stop_all(self, reason: StopReason) -> int:
         """Make all runs end soon; how many there are. Safe from the keeper's thread."""
@@ -391,6 +395,7 @@ class Holdings:
         self._endings.clear()
         self._ahead.clear()
         self._waiting.clear()
+        self._elsewhere = 0
         self.open = 0
 
 

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,7 @@ from gigq.contracts.storage import (
     NewJob,
     RetryPolicy,
     Started,
+    Takes,
     Want,
     WorkerInfo,
 )
@@ -61,9 +63,10 @@ class HandExecutor(Executor):
         while self.waiting and len(self.begun) < self.slots:
             call = self.waiting.pop(0)
             slot = min(set(range(self.slots)) - {slot for _, slot in self.begun.values()})
-            self.begun[call.run.job_id] = (call, slot)
             if self.at_once:
-                self.end(call.run.job_id)
+                self.report(Report(call.run, Ending.COMPLETED, NULL, duration_us=10), slot)
+            else:
+                self.begun[call.run.job_id] = (call, slot)
 
     def end(self, job_id, ending=Ending.COMPLETED, **facts):
         with self.lock:
@@ -104,12 +107,12 @@ class HandExecutor(Executor):
 class Setting:
     """A storage in memory, a hand-moved executor, and a coordinator that runs in a thread."""
 
-    def __init__(self, slots=1, lease=30.0, polling=5.0, grace=None, hooks=None):
+    def __init__(self, *, slots=1, lease=30.0, polling=5.0, grace=None, hooks=None, takes=None):
         self.storage = plugins.storage("memory://")
         self.storage.initialize()
         self.storage.open()
         self.executor = HandExecutor()
-        self.info = WorkerInfo("w", round(lease * 1e6), slots, executor="hand")
+        self.info = WorkerInfo("w", round(lease * 1e6), slots, takes or Takes(), executor="hand")
         self.coordinator = Coordinator(
             self.storage,
             self.info,
@@ -359,6 +362,21 @@ class TestClaimsAhead:
 
             eventually(lambda: len(setting.executor.waiting) == 2)
 
+    def test_are_not_made_because_somebody_stopped_a_job_soon(self):
+        """How long a job ran until it was stopped says nothing of how long jobs take."""
+        setting = Setting(polling=0.02)
+        setting.add("a")
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.storage.cancel(["a"], running=True)
+            eventually(lambda: setting.status("a") is JobStatus.CANCELLED)
+            setting.add("x", "y")
+            eventually(lambda: setting.has_begun("x"))
+            beat = setting.storage.sessions()[0].beat
+            eventually(lambda: setting.storage.sessions()[0].beat > beat + 2)
+
+            assert setting.status("y") is JobStatus.PENDING
+
     def test_are_handed_back_when_they_do_not_start(self, monkeypatch):
         """Behind a call that takes long nothing is kept from other workers."""
         for nothing_else_wakes_it in ("ATTENTION_US", "RECOVERY_US"):
@@ -436,6 +454,26 @@ class TestAnAnswerThatWasLost:
         assert sum("answers again" in line for line in heard()) == 1
         assert not any("no longer this worker's" in line for line in heard())
 
+    def test_that_is_given_twice_starts_a_claim_once(self):
+        setting = Setting(slots=2, polling=0.02)
+        setting.add("a")
+        answers = []
+
+        def remember(call):
+            answers.append(call())
+            return answers[0]
+
+        def again(call):
+            return replace(call(), claims=answers[0].claims)
+
+        setting.answers("turn", remember, again, again)
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            eventually(lambda: setting.storage.sessions()[0].beat > 4)
+            assert len(setting.executor.calls) == 1
+            setting.executor.end("a")
+            eventually(lambda: setting.status("a") is JobStatus.COMPLETED)
+
     def test_is_told_anew_when_it_happens_anew(self, heard):
         setting = Setting(polling=0.02)
 
@@ -501,6 +539,30 @@ class TestALostSession:
             assert setting.status("a") is JobStatus.RUNNING, "the old session's, for others to free"
         assert any("lost its session" in line for line in heard())
 
+    def test_is_not_heard_when_its_run_reports_late(self):
+        """The job runs anew, under the same worker and another number: an old report is not its."""
+        setting = Setting()
+        setting.add("a")
+
+        def lose(call):
+            raise SessionLost("declared dead")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            [old] = setting.storage.sessions()
+            first = setting.executor.begun["a"][0].run
+            setting.answers("turn", lose)
+            eventually(lambda: setting.executor.stops)
+            setting.storage.leave(old.session)
+            eventually(lambda: setting.has_begun("a"))
+            assert setting.executor.begun["a"][0].run != first
+
+            setting.executor.report(Report(first, Ending.COMPLETED, result=NULL), 0)
+            beat = setting.storage.sessions()[0].beat
+            eventually(lambda: setting.storage.sessions()[0].beat > beat)
+
+            assert setting.status("a") is JobStatus.RUNNING
+
     def test_holds_its_slot_until_its_run_has_ended(self):
         setting = Setting()
         setting.executor.stubborn = True
@@ -519,6 +581,24 @@ class TestALostSession:
 
             setting.executor.end("a")
             eventually(lambda: setting.has_begun("b"))
+
+
+class TestADeadNeighbour:
+    def test_is_noticed_told_of_and_its_job_taken(self, monkeypatch, heard):
+        """P3: a session that stands still for its lease loses its jobs to whoever watches."""
+        monkeypatch.setattr(coordinator, "RECOVERY_US", 20_000)
+        losses = []
+        setting = Setting(hooks=Hooks(lost=lambda lost: losses.append(lost)))  # noqa: PLW0108
+        setting.add("a")
+        other = setting.storage.join(WorkerInfo("the-victim", 200_000))
+        assert setting.storage.turn(other, want=Want((0,))).claims
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+
+        assert [lost.run.job_id for lost in losses] == ["a"]
+        assert "the-victim" in losses[0].reason
+        assert any("was lost and is pending now" in line for line in heard())
 
 
 class TestTheKeeper:
@@ -544,7 +624,7 @@ class TestTheKeeper:
             assert setting.executor.stops == [("a", StopReason.LOST)]
             assert stopped_after < 0.9
             eventually(lambda: setting.runs("a")[:1] == ["stopped"])
-        assert any("renew its lease" in line for line in heard())
+        assert sum("renew its lease" in line for line in heard()) == 1
 
     def test_lets_nothing_start_on_an_old_renewal(self):
         """Claims of a turn that took too long wait for the next one to renew the lease."""
@@ -589,6 +669,61 @@ class TestTheKeeper:
             room.set()
 
             eventually(lambda: setting.status("a") is JobStatus.COMPLETED)
+
+
+class TestAnExecutorOfAJobsOwn:
+    """All executors of a worker together run as many calls as it has slots."""
+
+    @pytest.fixture
+    def other(self, monkeypatch):
+        other = HandExecutor()
+        other.name = "other"
+        monkeypatch.setattr(plugins, "executor", lambda name: {"other": other}[name])
+        return other
+
+    OTHER = JobOptions(executor="other").to_json()
+
+    def test_shows_the_slot_that_it_was_claimed_for(self, other):
+        setting = Setting(slots=2)
+        setting.add("a")
+        setting.add("b", options=self.OTHER)
+
+        with setting.working():
+            eventually(lambda: "b" in other.begun)
+            assert other.begun["b"][1] == 0, "the executor has a numbering of its own"
+            other.end("b")
+            eventually(lambda: setting.status("b") is JobStatus.COMPLETED)
+
+            assert setting.storage.history("b")[0].worker == "w-1"
+
+    def test_waits_for_a_slot_of_the_worker(self, other, monkeypatch):
+        monkeypatch.setattr(holdings, "PATIENCE_US", 60_000_000)
+        setting = Setting()
+        setting.executor.at_once = True
+        setting.add("warm")
+
+        with setting.working():
+            eventually(lambda: setting.status("warm") is JobStatus.COMPLETED)
+            setting.executor.at_once = False
+            setting.storage.add(
+                [NewJob("x", "x", "m:f", NULL), NewJob("b", "b", "m:f", NULL, options=self.OTHER),
+                 NewJob("y", "y", "m:f", NULL)]
+            )  # fmt: skip
+            eventually(lambda: setting.has_begun("x") and setting.status("y") is JobStatus.RUNNING)
+            assert other.calls == []
+            setting.executor.end("x")
+            eventually(lambda: "b" in other.begun)
+            beat = setting.storage.sessions()[0].beat
+            eventually(lambda: setting.storage.sessions()[0].beat > beat)
+            assert not setting.has_begun("y"), "in order, and not beside it"
+
+            setting.add("z")
+            beat = setting.storage.sessions()[0].beat
+            eventually(lambda: setting.storage.sessions()[0].beat > beat)
+            assert setting.status("z") is JobStatus.PENDING
+
+            other.end("b")
+            eventually(lambda: setting.has_begun("y"))
 
 
 class TestAWishToStopARun:
@@ -739,6 +874,27 @@ class TestAWishToFinish:
             assert setting.status("a") is JobStatus.PENDING
             assert setting.runs("a") == []
 
+    def test_hands_back_claims_that_are_heard_of_later(self):
+        setting = Setting(slots=2)
+        setting.add("x")
+        with setting.working():
+            eventually(lambda: setting.has_begun("x"))
+
+            def unheard(call):
+                call()
+                setting.coordinator.wish(Wish.FINISH)
+                raise StorageUnavailable("the answer was lost")
+
+            setting.answers("turn", unheard)
+            setting.add("a")
+
+            eventually(lambda: setting.storage.get(["a"])[0].run == 1)
+            eventually(lambda: setting.status("a") is JobStatus.PENDING)
+            assert len(setting.executor.calls) == 1
+            assert setting.status("x") is JobStatus.RUNNING
+            setting.executor.end("x")
+            assert setting.returns()
+
     def test_is_repeated_until_leaving_has_an_answer(self):
         """While this process lives, others would wait very long for a session that did not leave."""
         setting = Setting()
@@ -845,6 +1001,25 @@ class TestRunningUntilEmpty:
             assert setting.returns()
             assert setting.status("child") is JobStatus.COMPLETED
 
+    def test_looks_beyond_the_first_page(self):
+        setting = Setting()
+        setting.executor.at_once = True
+        setting.add("soon", delay_us=150_000)
+        setting.add(*(f"child{number}" for number in range(501)), dependencies=("soon",))
+
+        with setting.working(Goal.EMPTY):
+            assert setting.returns()
+            assert setting.storage.counts()["default"] == {JobStatus.COMPLETED: 502}
+
+    def test_does_not_wait_for_other_queues(self):
+        setting = Setting(takes=Takes(queues=("mine",)))
+        setting.add("theirs", queue="theirs")
+        other = setting.storage.join(WorkerInfo("other", 30_000_000))
+        assert setting.storage.turn(other, want=Want((0,))).claims
+
+        with setting.working(Goal.EMPTY):
+            assert setting.returns()
+
     def test_looks_through_the_queue_once(self):
         """Waiting for one job among many costs no look at all of them each time."""
         setting = Setting(polling=0.02)
@@ -914,6 +1089,31 @@ class TestRunningOne:
         with setting.working(Goal.ONE):
             assert setting.returns()
         assert isinstance(setting.error, StorageUnavailable)
+
+
+class TestAStorageThatDoesNotAnswerAtFirst:
+    def test_is_told_at_once(self):
+        """Nothing was begun that could be lost; later it would be waited for."""
+        setting = Setting()
+        setting.answers("join", no_answer)
+
+        with setting.working():
+            assert setting.returns()
+        assert isinstance(setting.error, StorageUnavailable)
+
+    def test_is_waited_for_later(self):
+        setting = Setting(slots=1)
+        setting.add("a")
+
+        def lose(call):
+            raise SessionLost("declared dead")
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.answers("join", no_answer, no_answer)
+            setting.answers("turn", lose)
+            eventually(lambda: len(setting.storage.sessions()) == 2)
+        assert setting.error is None
 
 
 class TestAStorageThatIsNoLongerWhatItWas:
