@@ -8,7 +8,8 @@ import stat
 import pytest
 
 from gigq.clock import ManualClock
-from gigq.contracts.storage import ErrorInfo, Failed, JobStatus, Want
+from gigq.contracts.serializer import Payload
+from gigq.contracts.storage import ErrorInfo, Failed, JobStatus, Omitted, Want
 from gigq.errors import SchemaTooOld, StorageUnavailable
 from gigq.storages.sqlite import SqliteStorage, opening, schema
 from tests.integration.sqlite_kit import claim_all, complete, job, join
@@ -51,6 +52,7 @@ class TestCheck:
                 "counts 2 unfinished parents, but there",
             ),
             ("UPDATE job SET state = 6 WHERE name = 'other'", "but nobody owns it"),
+            ("UPDATE job SET params = NULL WHERE name = 'other'", "has lost its parameters"),
             ("UPDATE job SET owned = 1 WHERE name = 'other'", "session that is not there"),
         ],
     )
@@ -172,6 +174,31 @@ class TestMigrating:
         assert again.version().found == 2
         assert [each.name for each in again.find().jobs] == ["kept"]
         again.close()
+
+
+class TestLargeParameters:
+    @pytest.mark.parametrize("size", [0, 1_024, 1_025, 65_536, 65_537, 300_000])
+    def test_stand_beside_their_row(self, storage, size):
+        """Wherever they stand they come back whole, and go with their job."""
+        params = Payload("json", bytes(range(256)) * (size // 256) + b"x" * (size % 256))
+        large = job("large", params=params)
+        storage.add([large])
+        storage.add([job("other"), job("also large", params=params)])
+        session = join(storage)
+        claim = claim_all(storage, session, 1)[0]
+        assert claim.params == (params if size <= 65_536 else None)
+        assert storage.payloads(session, [claim.run])[0].params == params
+        assert storage.get([large.id])[0].params == params
+        found = storage.find(oldest_first=True).jobs[0].params
+        assert found == (params if size <= 65_536 else Omitted("json", size))
+        complete(storage, session, claim)
+        copies = list(storage.export())
+        storage.clear([JobStatus.COMPLETED])
+        assert storage.check() == []
+        assert storage.restore(copies) == 1
+        assert storage.get([large.id])[0].params == params
+        left = storage._read(lambda tx: tx.value("SELECT count(*) FROM large"))
+        assert left == (2 if size > 1_024 else 0)
 
 
 class TestRetention:

@@ -271,6 +271,24 @@ def as_guest(folder: Path) -> None:
         guest.close()
 
 
+class TestErasing:
+    def test_removes_all_files_of_the_queue(self, path):
+        """The folder is as it was before; erasing nothing does nothing."""
+        storage = made(path)
+        storage.add([job()])
+        storage.close()
+        storage.erase()
+        assert list(path.parent.iterdir()) == []
+        storage.erase()
+
+    def test_spares_what_is_not_ours(self, path):
+        """A wrong path must not cost anybody a file."""
+        path.write_bytes(b"precious " * 1_000)
+        with pytest.raises(ForeignDatabase):
+            SqliteStorage(path).erase()
+        assert path.read_bytes() == b"precious " * 1_000
+
+
 class TestLooking:
     @pytest.mark.parametrize("in_use", [False, True])
     def test_needs_no_right_to_write(self, in_use):

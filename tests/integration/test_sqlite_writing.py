@@ -254,6 +254,7 @@ class TestTheGate:
         assert first.enter()
         first.close()
         second.close()
+        eventually(lambda: all(each.name != "gigq-gate" for each in threading.enumerate()))
 
     def test_gives_back_what_it_gets_too_late(self, tmp_path):
         """Whoever gave up must not hold it later without knowing."""

@@ -148,6 +148,9 @@ class SqliteStorage(Storage):
         if not database.forgotten:
             release(database)
 
+    def erase(self) -> None:
+        opening.erase(self.location, self._timeout)
+
     def version(self) -> Version:
         return Version(opening.found_version(self.location, self._timeout), SUPPORTED)
 

@@ -29,7 +29,7 @@ from gigq.contracts.storage import (
 from gigq.storages.sqlite.branches import BadEnd, spread
 from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.outcomes import RunRow, apply, end_stopping, give_back
-from gigq.storages.sqlite.schema import pending_state
+from gigq.storages.sqlite.schema import PARAMS, PARAMS_SIZE, pending_state
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -44,7 +44,7 @@ _UNWEIGHED = TURN_BYTES // INLINE_BYTES
 _DETAILS = (
     "job.seq, job.id, job.run, job.name, job.queue, job.function, job.serializer, job.options, "
     "job.attempts, job.max_attempts, job.wants_parents AND job.dependencies IS NOT NULL, job.lost, "
-    f"job.priority, iif(length(job.params) <= {INLINE_BYTES}, hex(job.params), NULL)"
+    f"job.priority, iif({PARAMS_SIZE} <= {INLINE_BYTES}, hex({PARAMS}), NULL)"
 )
 #: Names of the queues that have something ready, by jumping from one to the next in the index:
 #: SELECT DISTINCT would read all of it.
@@ -231,7 +231,7 @@ def candidates_sql(condition: str) -> str:
 def weights_sql(condition: str) -> str:
     """The sizes of the next jobs' parameters."""
     return (
-        "SELECT json_group_array(json_array(job.seq, length(job.params))) "
+        f"SELECT json_group_array(json_array(job.seq, {PARAMS_SIZE})) "
         f"FROM ({_order(condition)}) AS s CROSS JOIN job ON job.seq = s.seq"
     )
 
@@ -316,8 +316,9 @@ def _more_ahead(tx: Tx, session: Session, want: Want, chosen: _Chosen, *, paused
 
 def _take(tx: Tx, session: Session, chosen: _Chosen) -> None:
     """pending → running: an attempt counts, and the run gets the next number."""
+    # A date that was met is met: a calendar that is set back does not unmake that.
     common = (
-        "state = 6, run = run + 1, attempts = attempts + 1, session = :session, owned = 1, "
+        "state = 6, run_at = NULL, run = run + 1, attempts = attempts + 1, session = :session, owned = 1, "
         "carries = 1, started = :wall, updated = :wall"
     )
     parameters = {

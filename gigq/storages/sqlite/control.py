@@ -282,7 +282,8 @@ def _remove(tx: Tx, seqs: Sequence[int]) -> None:
         return
     chosen = [json.dumps(list(seqs))]
     for table, column in (
-        ("execution", "seq"), ("edge", "parent"), ("edge", "child"), ("awaited", "child"), ("job", "seq"),
+        ("execution", "seq"), ("edge", "parent"), ("edge", "child"), ("awaited", "child"), ("large", "seq"),
+        ("job", "seq"),
     ):  # fmt: skip
         tx.run(f"DELETE FROM {table} WHERE {column} IN (SELECT value FROM json_each(?))", chosen)
 

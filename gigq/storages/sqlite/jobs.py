@@ -14,7 +14,7 @@ from gigq.contracts.storage import Added, JobStatus, NewJob, refuse_cycles
 from gigq.errors import DuplicateJob, UnknownDependency
 from gigq.storages.sqlite.branches import BadEnd, spread
 from gigq.storages.sqlite.connection import bindable
-from gigq.storages.sqlite.schema import COUNTED, POLICY, STATUS, State, tag_to_json
+from gigq.storages.sqlite.schema import BESIDE, COUNTED, POLICY, STATUS, State, tag_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -77,13 +77,14 @@ def _insert(tx: Tx, jobs: Sequence[NewJob], blockers: Mapping[str, int], first: 
     ]
     try:
         if len(rows) == 1:
-            tx.run(_INSERT, rows[0])
+            first = tx.run(_INSERT, rows[0]).lastrowid
         else:
             tx.connection.executemany(_INSERT, rows)
     except sqlite3.IntegrityError as error:
         raise _duplicates([job.id for job in jobs]) from error
-    for job in jobs:
+    for number, job in enumerate(jobs, start=first or 0):
         tx.count(job.queue, _PENDING, 1)
+        store_large(tx, number, job.params.data)
     tx.pulses = tx.pulses or bool(jobs)
 
 
@@ -114,9 +115,15 @@ def _row(tx: Tx, job: NewJob, blockers: int, seq: int | None) -> tuple[object, .
         json.dumps([tag_to_json(tag) for tag in job.tags]) if job.tags else None,
         bindable(job.unique_key),
         bindable(job.workflow),
-        job.params.data,
+        None if len(job.params.data) > BESIDE else job.params.data,
         seq,
     )
+
+
+def store_large(tx: Tx, seq: int, params: bytes) -> None:
+    """Parameters that their row leaves out."""
+    if len(params) > BESIDE:
+        tx.run("INSERT INTO large VALUES (?, ?)", [seq, params])
 
 
 def _state(tx: Tx, job: NewJob, blockers: int) -> int:

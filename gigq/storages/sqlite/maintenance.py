@@ -25,7 +25,13 @@ def check(tx: Tx) -> list[str]:
     """One sentence per finding: SQLite's own, then what our counters promise."""
     found = [row[0] for row in tx.run("PRAGMA integrity_check")]
     damage = [f"SQLite finds: {line}" for line in found if line != "ok"]
-    return [*damage, *_wrong_counts(tx), *_wrong_blockers(tx), *_wrong_owners(tx)]
+    return [
+        *damage,
+        *_wrong_counts(tx),
+        *_wrong_blockers(tx),
+        *_wrong_owners(tx),
+        *_missing_params(tx),
+    ]
 
 
 def _wrong_counts(tx: Tx) -> Iterator[str]:
@@ -80,6 +86,14 @@ def _wrong_owners(tx: Tx) -> Iterator[str]:
             yield f"The job {name!r} ({job_id}) is owned by a session that is not there."
         elif not goes_on and tx.value("SELECT state < 6 FROM job WHERE id = ?", [job_id]):
             yield f"The job {name!r} ({job_id}) is owned, but neither running nor stopping."
+
+
+def _missing_params(tx: Tx) -> Iterator[str]:
+    rows = tx.run(
+        "SELECT id, name FROM job WHERE params IS NULL AND seq NOT IN (SELECT seq FROM large)"
+    )
+    for job_id, name in rows:
+        yield f"The job {name!r} ({job_id}) has lost its parameters."
 
 
 def new_file(target: str) -> int:

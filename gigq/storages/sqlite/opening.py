@@ -127,6 +127,22 @@ def _migrate(location: Location, connection: sqlite3.Connection) -> None:
         raise
 
 
+def erase(location: Location, timeout: float) -> None:
+    """Remove the queue's files, where it is a queue of ours.
+
+    Raises:
+        ForeignDatabase: It was left exactly as it was.
+    """
+    if not Path(location.real).exists():
+        return
+    with _ONE_AT_A_TIME:
+        found_version(location, timeout)
+        with translated(location):
+            # The file itself first: without it, the others are nobody's.
+            for suffix in ("", "-wal", "-shm", "-journal", "-gate"):
+                Path(location.real + suffix).unlink(missing_ok=True)
+
+
 def _look(location: Location, timeout: float) -> Header:
     path = Path(location.real)
     try:

@@ -25,6 +25,8 @@ from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.outcomes import HANDED_BACK
 from gigq.storages.sqlite.schema import (
     COUNTED_OF,
+    PARAMS,
+    PARAMS_SIZE,
     PHASE,
     POLICY_OF,
     PULSE,
@@ -57,8 +59,8 @@ _WAITING = """
 """
 _SELECT = (
     f"json_array({', '.join(f'job.{column}' for column in _PLAIN)}, "
-    "length(job.params), length(job.result), "
-    f"iif(length(job.params) <= {INLINE_BYTES}, hex(job.params), NULL), "
+    f"{PARAMS_SIZE}, length(job.result), "
+    f"iif({PARAMS_SIZE} <= {INLINE_BYTES}, hex({PARAMS}), NULL), "
     f"iif(length(job.result) <= {INLINE_BYTES}, hex(job.result), NULL), {_WAITING}, "
     "iif(job.state IN (3, 5), (SELECT json_group_array(parent) FROM awaited WHERE child = job.seq), NULL))"
 )
@@ -85,10 +87,10 @@ def get(tx: Tx, seqs: Sequence[int]) -> dict[int, JobRecord]:
 
 def _whole(tx: Tx, seq: int, record: JobRecord) -> JobRecord:
     """With its large payloads too."""
-    for field in ("params", "result"):
+    for field, stored in (("params", PARAMS), ("result", "result")):
         omitted = getattr(record, field)
         if isinstance(omitted, Omitted):
-            data = tx.value(f"SELECT {field} FROM job WHERE seq = ?", [seq])
+            data = tx.value(f"SELECT {stored} FROM job WHERE seq = ?", [seq])
             object.__setattr__(record, field, Payload(omitted.serializer, data))
     return record
 
@@ -312,7 +314,7 @@ def payloads(tx: Tx, session: Session, runs: Sequence[Run], most_bytes: int) -> 
     total = 0
     for run in runs:
         row = tx.one(
-            "SELECT seq, serializer, params, dependencies, wants_parents FROM job "
+            f"SELECT seq, serializer, {PARAMS}, dependencies, wants_parents FROM job "
             "WHERE id = CAST(? AS TEXT) AND run = ? AND session = ? AND owned = 1",
             [bindable(run.job_id), run.number, session.key],
         )

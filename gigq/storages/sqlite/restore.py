@@ -13,8 +13,8 @@ from gigq.contracts.storage import ExecutionStatus, JobRecord, JobStatus, Phase
 from gigq.errors import DuplicateJob
 from gigq.storages.sqlite.branches import BadEnd, bad_parents, cancel_for, recount, spread
 from gigq.storages.sqlite.connection import bindable
-from gigq.storages.sqlite.jobs import seqs_of, store_edges
-from gigq.storages.sqlite.schema import ENDED, POLICY, State, tag_to_json
+from gigq.storages.sqlite.jobs import seqs_of, store_edges, store_large
+from gigq.storages.sqlite.schema import BESIDE, ENDED, POLICY, State, tag_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,6 +53,7 @@ def _insert(tx: Tx, snapshot: Snapshot) -> int:
             "unfinished job has it here.\nNothing was stored.",
             [job.id],
         ) from error
+    store_large(tx, seq or 0, job.params.data)
     tx.move(job.queue, None, job.status if job.status.ended else JobStatus.PENDING)
     for run in snapshot.history:
         unfinished = run.status is ExecutionStatus.RUNNING
@@ -112,7 +113,7 @@ def _columns(tx: Tx, job: JobRecord, params: Payload) -> Mapping[str, object]:
         "workflow": bindable(job.workflow),
         "cancelled_by": bindable(job.cancelled_by or None),
         "error": None if job.error is None else job.error.to_json(),
-        "params": params.data,
+        "params": None if len(params.data) > BESIDE else params.data,
         "result_serializer": bindable(result.serializer) if result else None,
         "result": result.data if result else None,
     }

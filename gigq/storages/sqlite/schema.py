@@ -73,6 +73,15 @@ RUN_STATUS = {
 }
 POLICY = {ParentFailure.CANCEL: 0, ParentFailure.HOLD: 1, ParentFailure.RUN: 2}
 POLICY_OF = {code: policy for policy, code in POLICY.items()}
+#: Parameters of more bytes than these stand beside their row: SQLite rewrites a whole row for each
+#: change of it, and a job's row changes three times.
+BESIDE = 1_024
+#: SQL for the parameters of the row `job`, wherever they stand.
+PARAMS = "coalesce(job.params, (SELECT l.data FROM large AS l WHERE l.seq = job.seq))"
+#: SQL for their size. The length of a column alone is known without reading what is in it.
+PARAMS_SIZE = (
+    "coalesce(length(job.params), (SELECT length(l.data) FROM large AS l WHERE l.seq = job.seq))"
+)
 #: Status numbers of the `counts` table, in the order of `JobStatus`, and its one row that counts
 #: not jobs but moments at which something became claimable or ended.
 COUNTED = {status: number for number, status in enumerate(JobStatus)}
@@ -142,7 +151,7 @@ CREATE TABLE job(
     workflow TEXT NOT NULL DEFAULT '',
     cancelled_by TEXT,
     error TEXT,
-    params BLOB NOT NULL,
+    params BLOB,                    -- NULL: they are in `large`
     result_serializer TEXT,
     result BLOB
 ) STRICT;
@@ -158,6 +167,9 @@ CREATE INDEX job_expires_mono ON job(expires_mono)
 CREATE UNIQUE INDEX job_unique ON job(unique_key) WHERE unique_key IS NOT NULL AND state < 7;
 CREATE INDEX job_rare ON job(state, seq) WHERE state >= 8;
 CREATE INDEX job_workflow ON job(workflow, seq) WHERE workflow <> '';
+CREATE TABLE large(                 -- parameters that are not to be written anew at each claim and end
+    seq INTEGER PRIMARY KEY, data BLOB NOT NULL
+) STRICT;
 CREATE TABLE edge(
     parent INTEGER NOT NULL, child INTEGER NOT NULL, PRIMARY KEY (parent, child)
 ) STRICT, WITHOUT ROWID;
