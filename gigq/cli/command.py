@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,13 +38,19 @@ _OTHER_OPTIONS = (
 
 @dataclass
 class Shell:
-    """What the options that may stand anywhere said, and what commands need because of them."""
+    """What the options that may stand anywhere said, and what commands need because of them.
+
+    Attributes:
+        threads: Set by a command that runs jobs: the threads of before. None that a job starts and
+            never ends keeps the process alive.
+    """
 
     db: str | None = None
     as_json: bool = False
     verbose: bool = False
     quiet: bool = False
     log_format: str | None = None
+    threads: frozenset[threading.Thread] | None = None
 
     @property
     def out(self) -> Output:
@@ -231,9 +239,23 @@ def run(group: click.Group, args: Sequence[str] | None, prog_name: str | None, *
     try:
         answer = click.Group.main(group, args, prog_name, standalone_mode=False, **extra)
         sys.stdout.flush()
+        code = answer if isinstance(answer, int) else exits.DONE
     except (Exception, KeyboardInterrupt) as error:
-        return _tell(shell, error)
-    return answer if isinstance(answer, int) else exits.DONE
+        code = _tell(shell, error)
+    if shell.threads is not None:
+        _wait_for_no_thread(code, shell.threads)
+    return code
+
+
+def _wait_for_no_thread(code: int, before: Collection[threading.Thread]) -> None:
+    """End the process at once if the interpreter would wait for a thread that a job left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if any(not thread.daemon and thread not in before for thread in threading.enumerate()):
+        logging.getLogger("gigq.cli").warning("ending although threads that jobs left behind go on")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _tell(shell: Shell, error: BaseException) -> int:

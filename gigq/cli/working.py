@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +65,7 @@ def run(shell: Shell, **given: Any) -> int:
 def _work(shell: Shell, how: str, given: dict[str, Any]) -> int:
     look_in_the_present_folder()
     shell.log()
+    shell.threads = frozenset(threading.enumerate())
     code = 0
     try:
         with _make(shell, given) as made:
@@ -84,7 +82,6 @@ def _work(shell: Shell, how: str, given: dict[str, Any]) -> int:
             _tell(shell, "ended", made.worker_id, "")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    _leave_no_thread_waiting(code)
     return code
 
 
@@ -104,18 +101,6 @@ def _tell(shell: Shell, event: str, worker_id: str, text: str) -> None:
         shell.out.document({"event": event, "worker_id": worker_id}, one_line=True)
     else:
         shell.out.line(text)
-
-
-def _leave_no_thread_waiting(code: int) -> None:
-    """A thread that a job started and never ended must not keep the worker's process alive."""
-    main = threading.main_thread()
-    if threading.current_thread() is not main:
-        return
-    if any(not thread.daemon and thread is not main for thread in threading.enumerate()):
-        logging.getLogger("gigq.cli").warning("ending although threads that jobs left behind go on")
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 @command("workers", short_help="List the workers that live.")
