@@ -27,8 +27,6 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from gigq.contracts import CONTRACT_VERSION
-
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -51,14 +49,15 @@ class Spec:
         summary: One line for `gigq plugins list`.
         requires: Names of modules that must be importable, such as `("pymongo",)`.
         install: What to install when one of them is missing, such as `gigq-mongodb[driver]`.
-        contract: The version of `gigq.contracts` that it was made for.
+        contract: The version of `gigq.contracts` that it was made for. A plugin that says nothing was
+            made for the first: it cannot mean a version that came after it.
     """
 
     target: str
     summary: str = ""
     requires: tuple[str, ...] = ()
     install: str = ""
-    contract: int = CONTRACT_VERSION
+    contract: int = 1
 
 
 class StorageSpec(Spec):

@@ -74,6 +74,12 @@ def _url(target: object) -> str:
         )
     if "://" in target:
         return target
+    scheme = target.partition(":")[0]
+    if ":" in target and known().serves(scheme):
+        raise ConfigError(
+            f"{shown(target)} begins like a URL and has no '//'. Write {scheme}://…, or"
+            f" ./{target} for a file of that name."
+        )
     from urllib.parse import quote
 
     return f"sqlite:///{quote(target, safe='/:')}"

@@ -90,6 +90,10 @@ class Registry:
             raise PluginConflict(why_conflict(claims))
         return claims[0] if claims else None
 
+    def serves(self, scheme: str) -> bool:
+        """Whether this is the scheme of a storage of ours, or of one that we know of."""
+        return scheme in _DISTRIBUTIONS or bool(claims_of(self.builtins(), "storage", scheme))
+
     def builtins(self) -> Plugin:
         """Our own plugin; one without claims when it is blocked."""
         with self._lock:

@@ -293,6 +293,14 @@ class TestAPlugin:
         with pytest.raises(PluginIncompatible, match="pip install --upgrade gigq-upper"):
             plugins.serializer("upper")
 
+    def test_that_says_nothing_was_made_for_the_first_contract(self, installed, monkeypatch):
+        """It cannot mean a version that came after it."""
+        monkeypatch.setattr("gigq.plugins.claims.CONTRACT_VERSION", 2)
+        installed("upper", "gigq-upper", brings())
+
+        with pytest.raises(PluginIncompatible, match="made for version 1"):
+            plugins.serializer("upper")
+
     def test_that_needs_what_is_missing_says_the_line_to_type(self, installed):
         installed("upper", "gigq-upper",
                   brings(requires=("json", "no_such_module"), install="gigq-upper[driver]"))  # fmt: skip
@@ -480,6 +488,15 @@ class TestChoosing:
     def test_refuses_an_empty_text(self, installed, choose):
         with pytest.raises(ConfigError, match="Give a"):
             choose()
+
+    @pytest.mark.parametrize("target", ["sqlite:jobs.db", "postgresql:/host/db", "memory:"])
+    def test_refuses_a_url_that_lost_its_slashes(self, installed, target):
+        """It would become a file of that name, found when nobody's jobs run."""
+        with pytest.raises(ConfigError, match="begins like a URL"):
+            plugins.storage(target)
+
+    def test_takes_a_path_with_a_colon(self, installed):
+        assert "12:30" in plugins.storage("jobs 12:30.db").url
 
     def test_hands_the_clock_to_the_storage(self, installed):
         clock = ManualClock()
