@@ -215,15 +215,23 @@ def _leave_terms_to_the_worker() -> None:
     finished all the same, and the worker says when the children end.
 
     A handler, because an ignored signal would stay ignored in the programs that jobs start. What jobs
-    fork must end by TERM as usual: multiprocessing counts on it.
+    fork must end by TERM as usual, multiprocessing counts on it; one that is sent right after the fork
+    waits until the new process has its own way with it.
     """
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
-    os.register_at_fork(after_in_child=_take_terms_again)
+    blocked = threading.local()
 
+    def before() -> None:
+        blocked.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
-def _take_terms_again() -> None:
-    with suppress(ValueError):  # a fork by a thread that Python does not know
+    def in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked.mask)
+
+    def in_child() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked.mask)
+
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
 
 
 def _end_with(parent: int) -> None:
