@@ -86,6 +86,8 @@ class LifeOfJobs(RuleBasedStateMachine):
     """A storage under test beside the model. Subclasses say how to make one."""
 
     make: ClassVar[Callable[[ManualClock], Storage]]
+    #: A second object on the same data, for the users' calls and for looking; None for the same.
+    reopen: ClassVar[Callable[[Storage, ManualClock], Storage | None]]
     #: Facts of a process that has ended; None where this system cannot tell.
     dead_process: ClassVar[dict[str, Any] | None] = None
 
@@ -95,6 +97,8 @@ class LifeOfJobs(RuleBasedStateMachine):
         self.storage = type(self).make(self.clock)
         self.storage.initialize()
         self.storage.open()
+        self.door = type(self).reopen(self.storage, self.clock) or self.storage
+        self.door.open()
         self.model = Model()
         self.hands: list[Hand] = []
         self.doomed: set[str] = set()
@@ -108,6 +112,7 @@ class LifeOfJobs(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "storage"):
+            self.door.close()
             self.storage.close()
             self.storage.erase()
 
@@ -118,15 +123,17 @@ class LifeOfJobs(RuleBasedStateMachine):
 
     # --- users --------------------------------------------------------------------------------
 
-    @rule(described=st.lists(new_jobs, min_size=1, max_size=4))
-    def add(self, described: list[dict[str, Any]]) -> None:
-        self.add_jobs(described)
+    @rule(described=st.lists(new_jobs, min_size=1, max_size=4), lost=st.booleans())
+    def add(self, described: list[dict[str, Any]], lost: bool) -> None:
+        self.add_jobs(described, lost)
 
-    def add_jobs(self, described: list[dict[str, Any]]) -> None:
+    def add_jobs(self, described: list[dict[str, Any]], answer_is_lost: bool = False) -> None:
         self.step()
         jobs = [self.describe(each) for each in described]
         jobs = self.without_gone_parents(jobs)
-        told = self.storage.add(jobs)
+        told = self.door.add(jobs)
+        if answer_is_lost:
+            told = self.storage.add(jobs, repeat=True)
         assert [(each.id, each.existing) for each in told] == self.model.add(jobs)
 
     def describe(self, fields: dict[str, Any]) -> NewJob:
@@ -153,9 +160,17 @@ class LifeOfJobs(RuleBasedStateMachine):
 
     @rule(picks=st.lists(indexes, min_size=1, max_size=2), running=st.booleans())
     def cancel(self, picks: list[int], running: bool) -> None:
-        ids = self.pick(picks)
+        self.cancel_these(self.pick(picks), running)
+
+    @precondition(lambda self: self.hands)
+    @rule(who=indexes)
+    def cancel_what_runs(self, who: int) -> None:
+        hand = self.hands[who % len(self.hands)]
+        self.cancel_these([run.job_id for run in self.runs_of(hand)], True)
+
+    def cancel_these(self, ids: list[str], running: bool) -> None:
         self.step()
-        told = self.storage.cancel(ids, running=running)
+        told = self.door.cancel(ids, running=running)
         assert told == self.model.cancel(ids, running=running)
 
     @rule(picks=st.lists(indexes, min_size=1, max_size=3, unique=True))
@@ -166,13 +181,13 @@ class LifeOfJobs(RuleBasedStateMachine):
             expected = self.model.requeue(ids)
         except Refusal as refusal:
             try:
-                self.storage.requeue(ids)
+                self.door.requeue(ids)
             except (DuplicateJob, ParentsRemoved) as error:
                 assert type(error).__name__ in refusal.kinds
             else:
                 raise AssertionError(f"requeue must raise one of {set(refusal.kinds)}") from None
         else:
-            assert self.storage.requeue(ids) == expected
+            assert self.door.requeue(ids) == expected
 
     def pick(self, picks: Sequence[int]) -> list[str]:
         """From the newest backwards; cleared ones included."""
@@ -181,14 +196,14 @@ class LifeOfJobs(RuleBasedStateMachine):
     @rule(statuses=st.sets(st.sampled_from([each for each in JobStatus if each.ended])))
     def clear(self, statuses: set[JobStatus]) -> None:
         self.step()
-        told = self.storage.clear(statuses)
+        told = self.door.clear(statuses)
         assert (told.removed, set(told.kept)) == self.model.clear(statuses)
 
     @rule(queue=st.sampled_from("xy"), pause=st.sampled_from([True, False, False]))
     def pause(self, queue: str, pause: bool) -> None:
-        (self.storage.pause if pause else self.storage.resume)(queue)
+        (self.door.pause if pause else self.door.resume)(queue)
         (self.model.paused.add if pause else self.model.paused.discard)(queue)
-        assert self.storage.paused() == self.model.paused
+        assert self.door.paused() == self.model.paused
 
     @rule(seconds=st.sampled_from([0.5, 1, 2, 3, 5]), jump=st.sampled_from([0, 0, -86_400, 10**7]))
     def time_passes(self, seconds: float, jump: float) -> None:
@@ -332,7 +347,7 @@ class LifeOfJobs(RuleBasedStateMachine):
         if not hasattr(self, "model"):
             return
         self.step()
-        for job_id, record in zip(self.ids, self.storage.get(self.ids), strict=True):
+        for job_id, record in zip(self.ids, self.door.get(self.ids), strict=True):
             story = self.model.stories.get(job_id)
             assert (record is None) == (story is None), f"{job_id}: is it there?"
             if record is None or story is None:
@@ -353,7 +368,7 @@ class LifeOfJobs(RuleBasedStateMachine):
             }
             assert said == expected, f"{job_id}: {said} instead of {expected}"
             assert self.phase_fits(record.phase, story.id), f"{job_id}: {record.phase}"
-            runs = [(run.run, run.status) for run in self.storage.history(job_id)]
+            runs = [(run.run, run.status) for run in self.door.history(job_id)]
             assert runs == story.runs, f"{job_id}: {runs} instead of {story.runs}"
         self.counts_are_right()
 
@@ -363,12 +378,12 @@ class LifeOfJobs(RuleBasedStateMachine):
     def counts_are_right(self) -> None:
         told = {
             (queue, status): count
-            for queue, statuses in self.storage.counts().items()
+            for queue, statuses in self.door.counts().items()
             for status, count in statuses.items()
             if count
         }
         assert told == dict(self.model.counts())
-        owned = {each.session.id: each.running for each in self.storage.sessions()}
+        owned = {each.session.id: each.running for each in self.door.sessions()}
         assert set(owned) == {hand.session.id for hand in self.hands}
 
 
@@ -405,6 +420,7 @@ def _comparable(record: Any) -> dict[str, object]:
 
 def live(
     make: Callable[[ManualClock], Storage],
+    reopen: Callable[[Storage, ManualClock], Storage | None],
     dead_process: dict[str, Any] | None,
     *,
     stories: int,
@@ -417,6 +433,7 @@ def live(
         pass
 
     ThisStorage.make = staticmethod(make)
+    ThisStorage.reopen = staticmethod(reopen)
     ThisStorage.dead_process = dead_process
     run_state_machine_as_test(
         ThisStorage,

@@ -28,6 +28,7 @@ class LifecycleCases(StorageCases):
 
         live(
             self.make_storage,
+            self.reopen,
             dead if knows_neighbours else None,
             stories=self.stories,
             steps=self.steps,
