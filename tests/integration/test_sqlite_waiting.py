@@ -166,9 +166,23 @@ class TestTheFolder:
         """Who waits for one queue is not woken by another."""
         assert wakeup.folder_of(Identity(1, 2)) != wakeup.folder_of(Identity(1, 3))
 
+    def test_goes_with_the_last_who_uses_the_file(self, storage, path):
+        """No traces in /tmp; and whoever waits on makes it anew."""
+        folder = storage._database.waiting
+        other = SqliteStorage(f"sqlite:///{path}?durability=normal")
+        other.open()
+        other.close()
+        assert not folder.exists()
+        threading.Timer(0.1, storage.nudge).start()
+        storage.wait(0)
+        assert seconds_of(lambda: storage.wait(5)) < 2
+        assert folder.exists()
+        storage.close()
+        assert not folder.exists()
+
     def test_is_not_needed(self, tmp_path):
         """Without sockets a waiter is woken by an event of this process."""
-        waiter = wakeup.waiter(tmp_path / "missing")
+        waiter = wakeup.waiter(tmp_path / "no" / "folder")
         waiter.wake()
         assert waiter.sleep(5)
         assert not waiter.sleep(0.01)

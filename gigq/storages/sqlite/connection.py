@@ -35,7 +35,7 @@ from gigq.storages.sqlite.location import (
     vanished,
 )
 from gigq.storages.sqlite.schema import COUNTED, PULSE
-from gigq.storages.sqlite.wakeup import folder_of
+from gigq.storages.sqlite.wakeup import folder_of, leave_folder
 
 T = TypeVar("T")
 #: Reading connections that are kept for the next reader.
@@ -425,6 +425,7 @@ class Database:
             self._readers.clear()
             self._writer = None
             self._gate.close()
+            leave_folder(self.waiting)
 
     @property
     def forgotten(self) -> bool:

@@ -48,8 +48,17 @@ def waiter(folder: Path | None) -> Waiter:
     """A waiter that other processes can wake, where the system allows it."""
     if folder is not None:
         with suppress(OSError):
+            # The last one to close the file here takes the folder away.
+            folder.mkdir(mode=0o700, exist_ok=True)
             return _SocketWaiter(folder)
     return _EventWaiter()
+
+
+def leave_folder(folder: Path | None) -> None:
+    """Take it away, unless somebody waits there."""
+    if folder is not None:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 class _EventWaiter:
