@@ -139,9 +139,9 @@ class ThreadExecutor(Executor):
     def replace(self, lane: _Lane) -> None:
         """Give the slot of a lane that will not come back to a fresh one. For the timer."""
         with self._lock:
-            self._abandoned = [each for each in self._abandoned if each.is_alive()]
-            self._abandoned.append(lane)
             if not self._closed:
+                self._abandoned = [each for each in self._abandoned if each.is_alive()]
+                self._abandoned.append(lane)
                 self._lanes[lane.slot] = self._new_lane(lane.slot)
 
     def watched(self) -> list[_Lane]:
@@ -164,7 +164,8 @@ class _Lane(threading.Thread):
     """One slot's thread.
 
     `_gate` guards what the lane and those who stop it share. `RunStopped` is raised only under it and
-    only while `call` is set, so that it never hits anything but a run.
+    only while the lane is `_armed`, inside the one `try` that expects it, so that it never hits
+    anything but a run.
     """
 
     def __init__(
@@ -178,6 +179,7 @@ class _Lane(threading.Thread):
         self._gate = threading.Lock()
         self._signal = StopSignal()
         self._told_ns = _NEVER  # when the run was told to stop
+        self._armed = False
         self._forced = False  # RunStopped was raised in it
         self._abandoned = False
         self.due_ns = _NEVER  # when the timer must look at this lane
@@ -194,15 +196,14 @@ class _Lane(threading.Thread):
         self._signal = StopSignal()
         self._told_ns = _NEVER
         self._forced = False
-        with self._gate:
-            self.call = call
+        self.call = call  # the last: whoever sees it sees the rest
 
     def _run_guarded(self, call: Call) -> Report:
         started = time.monotonic_ns()
         report: Report | None = None
         try:
             try:
-                self._start_clock(call, started)
+                self._arm(call, started)
                 report = Context().run(self._run_in_context, call, self._signal)
             finally:
                 self._leave()
@@ -221,19 +222,23 @@ class _Lane(threading.Thread):
         stop_signal.set(signal)
         return self._run(call)
 
-    def _start_clock(self, call: Call, now: int) -> None:
-        if call.timeout_us is None:
-            return
-        due = now + call.timeout_us * 1_000
+    def _arm(self, call: Call, now: int) -> None:
+        """From here on the run can be stopped by force; one that was told before does not begin."""
         with self._gate:
-            if self._told_ns == _NEVER:
-                self.due_ns = due
-        self._timer.expect(due)
+            self._armed = True
+            told = self._told_ns != _NEVER
+            if not told and call.timeout_us is not None:
+                self.due_ns = now + call.timeout_us * 1_000
+        if told:
+            raise RunStopped
+        if call.timeout_us is not None:
+            self._timer.expect(self.due_ns)
 
     def _leave(self) -> None:
         """The run is over: from here on nothing may be raised in this thread, and what was raised and
         has not struck yet is taken back."""
         with self._gate:
+            self._armed = False
             self.call = None
             self.due_ns = _NEVER
         if self._forced:
@@ -282,6 +287,8 @@ class _Lane(threading.Thread):
             self._force()
 
     def _force(self) -> None:
+        if not self._armed:
+            return  # it looks for itself when it is
         self._forced = True
         _raise_in_thread(self.ident, RunStopped)
         self._signal.repeat()  # an event loop that waits for the system would not notice by itself
