@@ -14,6 +14,7 @@ executor runs things; some see what ran by a file in a temporary folder that it 
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections import Counter
@@ -609,6 +610,40 @@ class ExecutorConformance(Conformance):
         assert "memory limit" in report.error.message
         assert _ran(tmp_path) == {}
 
+    # --- all at once ---
+
+    @promise("P4", "P9")
+    @pytest.mark.parametrize("seed", [1, 2])
+    def test_keeps_count_in_a_storm(
+        self, start: Callable[..., Watched], tmp_path: Path, seed: int
+    ) -> None:
+        """Stops, withdrawals, timeouts and deaths among hundreds of short calls: each call that was
+        not withdrawn has exactly one last report, none ran twice, none that was withdrawn ran."""
+        watched, chance = start(slots=3), random.Random(seed)  # noqa: S311 - a storm, no secret
+        deadly = self.make_executor().isolates_crashes
+        calls = [_some_call(f"job-{number}", chance, tmp_path, deadly) for number in range(600)]
+        taken: set[Run] = set()
+
+        for at in range(0, len(calls), 30):
+            watched.submit(*calls[at : at + 30])
+            known = [call.run for call in calls[max(0, at - 60) : at + 30]]
+            watched.executor.stop(chance.choice(known), StopReason.CANCEL)
+            for started in watched.executor.running():
+                if chance.random() < 0.3:
+                    watched.executor.stop(started.run, StopReason.CANCEL)
+            if chance.random() < 0.4:
+                taken.update(watched.executor.withdraw(chance.sample(known, 20)))
+
+        kept = [call for call in calls if call.run not in taken]
+        for call in kept:
+            watched.result(call)
+        watched.stays_quiet(*calls)
+        assert all(sum(each.ended for each in watched.of(call)) == 1 for call in kept)
+        assert not any(watched.of(call) for call in calls if call.run in taken)
+        ran = _ran(tmp_path)
+        assert set(ran.values()) <= {1}
+        assert not {run.job_id for run in taken} & set(ran)
+
     # --- close ---
 
     @promise("P9")
@@ -662,6 +697,16 @@ def _value(report: Report) -> Any:
 def _gate(name: str, folder: Path) -> Call:
     """A call that notes that it ran and ends once `_open` was called."""
     return make_call(name, "wait_for", [str(folder), "open"])
+
+
+def _some_call(name: str, chance: random.Random, folder: Path, deadly: bool) -> Call:
+    """Mostly short, sometimes too long for its timeout, sometimes deadly."""
+    kind = chance.random()
+    if kind < 0.9:
+        return make_call(name, "note", str(folder), timeout_us=20_000_000)
+    if kind < 0.97 or not deadly:
+        return make_call(name, "sleep", chance.random() * 0.03, timeout_us=15_000)
+    return make_call(name, "exit", 3)
 
 
 def _open(folder: Path) -> None:
