@@ -21,7 +21,7 @@ from gigq.errors import (
     StorageFull,
     UnknownDependency,
 )
-from gigq.storages.sqlite import SqliteStorage, outcomes
+from gigq.storages.sqlite import SqliteStorage, jobs, outcomes
 from gigq.storages.sqlite.gate import Gate
 from tests.integration.sqlite_kit import (
     RESULT,
@@ -112,6 +112,34 @@ class TestThreadsThatSubmitAtOnce:
         ]
         assert errors[1].job_ids == ("taken",)
         assert [each and each.id for each in storage.get(["a", "b1", "c"])] == ["a", None, "c"]
+        assert storage.check() == []
+
+    def test_leave_nothing_of_what_failed_halfway(self, storage):
+        """What a submit had stored before its error is undone; its neighbours' jobs stay (P2)."""
+
+        def half(tx):
+            jobs.add(tx, [job(id="half")], repeat=False)
+            raise ValueError("the other half")
+
+        lock = storage._database._lock
+        lock.acquire()
+        try:
+            with ThreadPoolExecutor(3) as pool:
+                failing = pool.submit(
+                    storage._database.together, half, storage._times, storage._timeout
+                )
+                others = [pool.submit(storage.add, [job(id=f"job {n}")]) for n in range(2)]
+                gathered(storage, 3)
+                lock.release()
+                assert isinstance(failing.exception(10), ValueError)
+                assert [each.result(10)[0].id for each in others] == ["job 0", "job 1"]
+        finally:
+            lock.acquire(blocking=False)
+            lock.release()
+        assert storage.counts() == {"default": {JobStatus.PENDING: 2}}
+        with pytest.raises(ValueError, match="other half"):
+            storage._write(half)
+        assert storage.get(["half"]) == [None]
         assert storage.check() == []
 
     def test_survive_an_interrupt_of_the_one_that_leads(self, storage):

@@ -48,7 +48,7 @@ from gigq.contracts.storage import (
     Want,
     WorkerInfo,
 )
-from gigq.errors import SessionLost, StorageReadOnly
+from gigq.errors import InvalidArgument, SessionLost, StorageReadOnly
 from gigq.liveness import Watch
 from gigq.storages.sqlite import (
     claims,
@@ -477,10 +477,10 @@ def _snapshot(tx: Tx, seq: int) -> Snapshot | None:
 
 def _refuse_too_many(job_ids: Sequence[str]) -> None:
     if len(job_ids) > MAX_IDS:
-        raise ValueError(f"At most {MAX_IDS} ids in one call, and here are {len(job_ids)}.")
+        raise InvalidArgument(f"At most {MAX_IDS} ids in one call, and here are {len(job_ids)}.")
 
 
 def _refuse_unended(statuses: Collection[JobStatus]) -> None:
     unended = sorted(status for status in statuses if not status.ended)
     if unended:
-        raise ValueError(f"Only ended jobs can be cleared, not {', '.join(unended)}.")
+        raise InvalidArgument(f"Only ended jobs can be cleared, not {', '.join(unended)}.")

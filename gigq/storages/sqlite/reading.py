@@ -21,6 +21,7 @@ from gigq.contracts.storage import (
     Phase,
     RunPayload,
 )
+from gigq.errors import InvalidArgument
 from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.outcomes import HANDED_BACK
 from gigq.storages.sqlite.schema import (
@@ -37,6 +38,7 @@ from gigq.storages.sqlite.schema import (
     tag_from_json,
     tag_to_json,
 )
+from gigq.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -178,10 +180,13 @@ def cursor_seq(cursor: str) -> int:
     """Where a walk goes on.
 
     Raises:
-        ValueError: No cursor of this storage.
+        InvalidArgument: No cursor of this storage.
     """
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= _DIGITS):
-        raise ValueError(f"{cursor!r} is not a cursor that this storage gave.")
+        raise InvalidArgument(
+            f"cursor is {shown(cursor)}, which is none that this storage gave.\n"
+            "Give the cursor of the page before, or none to begin anew."
+        )
     return int(cursor)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gigq.contracts.serializer import Payload
 from gigq.contracts.storage import ExecutionStatus, JobRecord, JobStatus, Phase
-from gigq.errors import DuplicateJob
+from gigq.errors import DuplicateJob, InvalidArgument
 from gigq.storages.sqlite.branches import BadEnd, bad_parents, cancel_for, recount, spread
 from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.jobs import seqs_of, store_edges, store_large
@@ -38,7 +38,7 @@ def restore(tx: Tx, snapshots: Sequence[Snapshot]) -> int:
 def _insert(tx: Tx, snapshot: Snapshot) -> int:
     job = snapshot.job
     if not isinstance(job.params, Payload):
-        raise ValueError(  # noqa: TRY004 - a value of `find`, where one of `export` is needed
+        raise InvalidArgument(
             f"The snapshot of {job.id} has no parameters: a record of `find` is no snapshot."
         )
     columns = _columns(tx, job, job.params)
