@@ -168,6 +168,13 @@ class TestAStorageThat:
             assert queue.result(job_id, timeout=10) == "run 1"
         assert executions(queue, job_id) == ["completed"]
 
+    def test_is_slow_holds_up_a_call_for_a_third_of_the_lease_at_most(self, db):
+        storage = plugins.storage(db)
+        with Worker(storage, lease=3) as worker:
+            worker.process_one()
+        assert storage.call_timeout == 1
+        storage.close()
+
     def test_is_given_is_left_to_its_owner(self, db):
         storage = plugins.storage(db)
         storage.initialize()

@@ -619,6 +619,7 @@ class TestTheKeeper:
 
             eventually(lambda: setting.executor.stops)
             stopped_after = time.monotonic() - began
+            release.wait(0.3)  # it says so once, however long this goes on
             release.set()
 
             assert setting.executor.stops == [("a", StopReason.LOST)]
@@ -695,6 +696,23 @@ class TestAnExecutorOfAJobsOwn:
             eventually(lambda: setting.status("b") is JobStatus.COMPLETED)
 
             assert setting.storage.history("b")[0].worker == "w-1"
+
+    def test_lets_nothing_lie_ready_beside_it(self, other):
+        """The worker's own executor has a free place, the worker has none."""
+        setting = Setting(polling=0.02)
+        setting.executor.at_once = True
+        setting.add("warm")
+
+        with setting.working():
+            eventually(lambda: setting.status("warm") is JobStatus.COMPLETED)
+            setting.executor.at_once = False
+            setting.add("b", options=self.OTHER)
+            eventually(lambda: "b" in other.begun)
+            setting.add("z")
+            beat = setting.storage.sessions()[0].beat
+            eventually(lambda: setting.storage.sessions()[0].beat > beat + 1)
+
+            assert setting.storage.get(["z"])[0].run == 0
 
     def test_waits_for_a_slot_of_the_worker(self, other, monkeypatch):
         monkeypatch.setattr(holdings, "PATIENCE_US", 60_000_000)
