@@ -90,8 +90,10 @@ def _packed(ticket: int, elapsed_us: int, report: Report) -> bytes:
 
 def _run(run: RunCall, call: Call) -> Report:
     try:
+        # A context of its own: what a job sets in context variables ends with it.
+        if call.memory_limit is None:
+            return Context().run(run, call)
         with _memory_limit(call.memory_limit):
-            # A context of its own: what a job sets in context variables ends with it.
             return Context().run(run, call)
     except BaseException as error:  # `run` must not raise; the process outlives one that does
         no_memory = isinstance(error, MemoryError) and call.memory_limit is not None
@@ -143,11 +145,8 @@ class _Surroundings:
 
 
 @contextmanager
-def _memory_limit(limit: int | None) -> Iterator[None]:
+def _memory_limit(limit: int) -> Iterator[None]:
     """Let the process use `limit` bytes of private memory more than it uses now."""
-    if limit is None or sys.platform != "linux":
-        yield
-        return
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
