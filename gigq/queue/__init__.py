@@ -52,7 +52,7 @@ from gigq.errors import (
     WaitTimeout,
 )
 from gigq.job import LONGEST_ID, LONGEST_NAME, LONGEST_QUEUE, Duration, Job, SerializerChoice
-from gigq.queue.explanation import Explanation, Parent, explain
+from gigq.queue.explanation import MOST_NAMED, Explanation, Parent, explain
 from gigq.queue.reading import Reader, counted, failure_text
 from gigq.text import plain, shown
 
@@ -261,20 +261,23 @@ class JobQueue:
     def _add(self, batch: Sequence[Job], new: Sequence[NewJob]) -> list[Added]:
         """Store them; once more under the same ids when the answer was lost."""
         storage = self.storage
-        in_doubt = any(job.in_doubt for job in batch)
+        repeat = any(job.in_doubt for job in batch)
+        if repeat:
+            _refuse_stored(storage, [job.id for job in batch if not job.in_doubt])
+        lost = False
         try:
             try:
-                added = storage.add(new, repeat=in_doubt)
+                added = storage.add(new, repeat=repeat)
             except _NOTHING_CHANGED:
                 raise
             except StorageUnavailable:
-                in_doubt = True
+                lost = True
                 added = storage.add(new, repeat=True)
         except BaseException as failure:
-            in_doubt = in_doubt or not isinstance(failure, GigqError)
-            for job in batch:
-                job.in_doubt = in_doubt
-            if in_doubt and isinstance(failure, StorageUnavailable):
+            if lost or not isinstance(failure, GigqError):
+                for job in batch:
+                    job.in_doubt = True
+            if (lost or repeat) and isinstance(failure, StorageUnavailable):
                 raise self._unknown(new) from failure
             raise
         for job in batch:
@@ -675,6 +678,20 @@ def _batch(jobs: object) -> list[Job]:
         if not isinstance(job, Job):
             CALL.refuse_type("an item of jobs", job, "a Job; a @task makes one with to_job()")
     return batch
+
+
+def _refuse_stored(storage: Storage, job_ids: Sequence[str]) -> None:
+    """Refuse jobs that were stored before, beside jobs in doubt, whose repeated call would take them
+    for its own."""
+    for start in range(0, len(job_ids), MAX_IDS):
+        found = storage.get(job_ids[start : start + MAX_IDS])
+        stored = [record.id for record in found if record is not None]
+        if stored:
+            raise DuplicateJob(
+                f"These jobs are stored already: {', '.join(stored[:MOST_NAMED])}.\n"
+                "Nothing was stored. A Job can be submitted once; make a new one for each run.",
+                stored,
+            )
 
 
 def _tell_observers(new: Sequence[NewJob], added: Sequence[Added]) -> None:

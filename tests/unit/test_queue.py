@@ -234,6 +234,30 @@ class TestALostAnswer:
         with pytest.raises(DuplicateJob):
             queue.submit(first)
 
+    def test_is_cleared_up_beside_new_jobs(self, queue, storage):
+        """Who keeps a list of what is still to be submitted adds to it meanwhile."""
+        storage.plan = ["answer", "question"]
+        first = job("first")
+        with pytest.raises(OutcomeUnknown):
+            queue.submit(first)
+
+        assert queue.submit_many([first, second := job("second")]) == [first.id, second.id]
+        assert queue.stats()["total"] == 2
+
+    def test_excuses_no_duplicate_beside_it(self, queue, storage):
+        """A job in doubt may be there already; one that was stored for certain is a mistake."""
+        queue.submit(certain := job("certain"))
+        storage.plan = ["question", "question"]
+        doubtful = job("doubtful")
+        with pytest.raises(OutcomeUnknown):
+            queue.submit(doubtful)
+
+        with pytest.raises(DuplicateJob, match=certain.id) as refused:
+            queue.submit_many([doubtful, certain])
+        assert refused.value.job_ids == (certain.id,)
+        assert queue.stats()["total"] == 1
+        assert queue.submit(doubtful) == doubtful.id
+
     def test_is_no_lost_answer_when_the_storage_says_that_nothing_changed(self, queue, storage):
         storage.plan = ["full"]
 
