@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 #: The name under which a script is loaded that is not this process's own `__main__`: the guard
 #: `if __name__ == "__main__":` is false under it (multiprocessing's spawn uses the same one).
 SCRIPT_NAME = "__mp_main__"
+_UNDER_MAIN = 'Put what only a script itself should do under `if __name__ == "__main__":`.'
 _BY_VALUE = 'serializer="cloudpickle" on the job and the queue carries functions by value.'
 
 
@@ -230,8 +231,7 @@ def _load(path: Path) -> types.ModuleType:
         if not isinstance(error, Exception | SystemExit):
             raise  # a stop, which is not the script's doing
         raise FunctionNotFound(
-            f"loading the script {path} raised {type(error).__name__}: {error}.\n"
-            'Put what only the script itself should do under `if __name__ == "__main__":`.'
+            f"loading the script {path} {_what_it_did(error)}.\n{_UNDER_MAIN}"
         ) from error
     finally:
         _loading.path = _loading.module = None
@@ -322,10 +322,9 @@ def _home(function: object, module: str, who: str) -> tuple[types.ModuleType, st
         return home, _main_name(home, who)
     try:
         return importlib.import_module(module), module
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidFunction(
-            f"{who} cannot be referred to: importing {module!r} raised "
-            f"{type(error).__name__}: {error}."
+            f"{who} cannot be referred to: importing {module!r} {_what_it_did(error)}."
         ) from error
 
 
@@ -370,10 +369,20 @@ def _import(module: str, ref: str) -> types.ModuleType:
             f"{ref} cannot be found: {error}.\n"
             "Start the worker in the folder that holds it, add that to PYTHONPATH, or install it."
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FunctionNotFound(
-            f"{ref} cannot be found: importing {module} raised {type(error).__name__}: {error}."
+            f"{ref} cannot be found: importing {module} {_what_it_did(error)}.\n{_UNDER_MAIN}"
         ) from error
+
+
+def _what_it_did(error: BaseException) -> str:
+    """What loading a user's module or script did instead of ending well."""
+    if isinstance(error, SystemExit):
+        return "ended the program, as sys.exit() does"
+    try:
+        return f"raised {type(error).__name__}: {error}"
+    except Exception:  # its __str__ can raise as well
+        return f"raised {shown(error)}"
 
 
 def _defined_in(function: Callable[..., Any], where: str) -> bool:

@@ -8,8 +8,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from gigq.errors import FunctionNotFound
-
 
 def look_in_the_present_folder() -> None:
     """Find modules as `python -m` does: in the present folder first."""
@@ -24,15 +22,9 @@ def found(reference: str) -> Callable[..., Any]:
     What its module prints goes to stderr: it is no part of a command's answer.
 
     Raises:
-        FunctionNotFound: It leads nowhere, or importing its module would end the program.
+        FunctionNotFound: It leads nowhere.
     """
     from gigq.functions import resolve
 
-    try:
-        with redirect_stdout(sys.stderr):
-            return resolve(reference)
-    except SystemExit as error:
-        raise FunctionNotFound(
-            f"importing {reference.rpartition(':')[0]} ends the program, as sys.exit() does.\n"
-            'Put what only a script itself should do under `if __name__ == "__main__":`.'
-        ) from error
+    with redirect_stdout(sys.stderr):
+        return resolve(reference)

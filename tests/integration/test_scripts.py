@@ -43,6 +43,16 @@ def python(*arguments, cwd, text=None):
     return ran.stdout.strip() or ran.stderr.strip()
 
 
+RUDE = """
+class Rude(Exception):
+    def __str__(self):
+        raise ValueError("no")
+
+    __repr__ = __str__
+
+raise Rude
+"""
+
 REFER = """
 from gigq.functions import reference, resolve
 
@@ -163,7 +173,8 @@ class TestAFunctionOfAScript:
             ("def work(:", "cannot be read here"),
             ("raise ValueError('no settings')\ndef work(): pass", "ValueError: no settings"),
             ("import no_such_module_at_all", "no_such_module_at_all"),
-            ("raise SystemExit(2)", "SystemExit"),
+            ("raise SystemExit(2)", r"sys\.exit\(\)"),
+            (RUDE, "raised <Rude whose repr"),
         ],
     )
     def test_that_does_not_load_is_not_found(self, script, text, why):

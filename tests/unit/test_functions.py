@@ -163,6 +163,22 @@ class TestResolve:
 
         assert isinstance(refused.value, ImportError)
 
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("raise SystemExit(0)", r"ended the program, as sys\.exit"),
+            ("1 / 0", "ZeroDivisionError"),
+        ],
+    )
+    def test_survives_a_module_that_does_not_load(self, text, why, tmp_path, monkeypatch):
+        """Not even one that ends the program: a worker would end with it."""
+        (tmp_path / "does_not_load.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+
+        with pytest.raises(FunctionNotFound, match=why) as refused:
+            functions.resolve("does_not_load:f")
+        assert 'if __name__ == "__main__":' in str(refused.value)
+
 
 class TestAllow:
     @pytest.mark.parametrize(
