@@ -271,7 +271,7 @@ def _tables() -> Iterator[tuple[Path, Mapping[str, Any]]]:
     if project is not None:
         yield project
     user = _user_file()
-    if user is not None and user.is_file():
+    if user is not None and _is_there(user):
         yield user, _table(user)
 
 
@@ -283,12 +283,25 @@ def _project_table() -> tuple[Path, Mapping[str, Any]] | None:
     for folder in (here, *here.parents):
         for file_name in ("gigq.toml", "pyproject.toml"):
             path = folder / file_name
-            if not path.is_file() or not _is_trusted(path):
-                continue
-            table = _table(path)
+            try:
+                table = _table(path) if path.is_file() and _is_trusted(path) else None
+            except OSError as error:
+                raise ConfigError(
+                    f"{path} cannot be looked for: {error.strerror}.\nIn the working directory and above "
+                    "it there may be settings: start in a folder that this user may enter."
+                ) from error
             if table is not None:
                 return path, table
     return None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the user has this file: in a home that this user may not enter, such as one that
+    `sudo` left in `HOME`, they have none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _user_file() -> Path | None:

@@ -45,6 +45,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.Unsupported, REFUSED),
     (errors.StorageError, UNREACHABLE),
     (errors.InvalidJob, USAGE),
+    (errors.InvalidArgument, USAGE),
     (errors.ConfigError, USAGE),
     (errors.SerializationError, USAGE),
     (KeyboardInterrupt, INTERRUPTED),

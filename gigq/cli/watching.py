@@ -14,7 +14,7 @@ from gigq.cli.exits import DONE, FAILED, NOT_FOUND, CommandFailed
 from gigq.cli.output import jsonable, local_time
 from gigq.cli.values import STATUS, Duration, chosen_filters, filters
 from gigq.contracts.storage import JobStatus
-from gigq.errors import GigqError, JobNotCompleted, WaitTimeout
+from gigq.errors import JobNotCompleted, WaitTimeout
 
 if TYPE_CHECKING:
     from gigq.queue import JobQueue
@@ -169,12 +169,7 @@ def list_jobs(shell: Shell, limit: int, cursor: str | None, **given: Any) -> Non
     following = None
     with shell.queue_or_none() as queue:
         if queue is not None:
-            try:
-                page = queue.list_jobs(limit=limit, cursor=cursor, **chosen_filters(given))
-            except ValueError as error:
-                if cursor is None or isinstance(error, GigqError):
-                    raise
-                raise click.BadParameter(str(error), param_hint="--cursor") from error
+            page = queue.list_jobs(limit=limit, cursor=cursor, **chosen_filters(given))
             found, following = page, page.cursor
 
     def lines() -> None:

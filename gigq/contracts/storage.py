@@ -800,7 +800,7 @@ class Storage(ABC):
         once; its cost does not grow with the page's number.
 
         Raises:
-            ValueError: A cursor that this storage did not give.
+            InvalidArgument: A cursor that this storage did not give.
             Unsupported: `where.text` without capability `search`.
         """
 

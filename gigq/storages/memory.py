@@ -67,6 +67,7 @@ from gigq.contracts.storage import (
 from gigq.errors import (
     ConfigError,
     DuplicateJob,
+    InvalidArgument,
     NotInitialized,
     ParentsRemoved,
     QueueClosed,
@@ -74,6 +75,7 @@ from gigq.errors import (
     UnknownDependency,
 )
 from gigq.liveness import Watch
+from gigq.text import shown
 
 _ENDED_BADLY = frozenset({JobStatus.FAILED, JobStatus.TIMEOUT, JobStatus.CANCELLED})
 
@@ -644,7 +646,7 @@ class MemoryStorage(Storage):
             if jobs is None:
                 raise NotInitialized(
                     f"{self.url} holds nothing: it was never initialized, or its last user in this "
-                    "process has closed it.\nOpen it with initialize=True to begin an empty one."
+                    "process has closed it.\nJobQueue(url) without initialize=False begins an empty one."
                 )
             self._jobs = jobs
             self._is_open = True
@@ -769,7 +771,7 @@ class MemoryStorage(Storage):
     ) -> Cleared:
         unended = sorted(status for status in statuses if not status.ended)
         if unended:
-            raise ValueError(f"Only ended jobs can be cleared, not {', '.join(unended)}.")
+            raise InvalidArgument(f"Only ended jobs can be cleared, not {', '.join(unended)}.")
         with self._step() as (jobs, _):
             return _clear(jobs, statuses, before_us, cursor)
 
@@ -789,7 +791,7 @@ class MemoryStorage(Storage):
     def set_retention(self, ages_us: Mapping[JobStatus, int]) -> None:
         unended = sorted(status for status in ages_us if not status.ended)
         if unended:
-            raise ValueError(f"Only ended jobs can be cleared, not {', '.join(unended)}.")
+            raise InvalidArgument(f"Only ended jobs can be cleared, not {', '.join(unended)}.")
         with self._step() as (jobs, _):
             jobs.retention = dict(ages_us)
             jobs.retention_cursors.clear()
@@ -982,7 +984,7 @@ def _refuse_unknown_parents(jobs: Sequence[NewJob], stored: Collection[str]) -> 
 
 def _refuse_too_many(job_ids: Sequence[str]) -> None:
     if len(job_ids) > MAX_IDS:
-        raise ValueError(f"At most {MAX_IDS} ids in one call, and here are {len(job_ids)}.")
+        raise InvalidArgument(f"At most {MAX_IDS} ids in one call, and here are {len(job_ids)}.")
 
 
 # --- read -----------------------------------------------------------------------------------------
@@ -1071,7 +1073,10 @@ def _read_cursor(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     if not (cursor.isascii() and cursor.isdigit()):
-        raise ValueError(f"{cursor!r} is not a cursor of this storage.")
+        raise InvalidArgument(
+            f"cursor is {shown(cursor)}, which is none that this storage gave.\n"
+            "Give the cursor of the page before, or none to begin anew."
+        )
     return int(cursor)
 
 
@@ -1451,7 +1456,7 @@ def _parent_restored(jobs: _Jobs, child: _Row, parent: _Row, now: _Now) -> None:
 
 def _as_new(record: JobRecord) -> NewJob:
     if isinstance(record.params, Omitted):
-        raise TypeError(
+        raise InvalidArgument(
             f"The snapshot of {record.id} has no parameters: a record of `find` is no snapshot."
         )
     return NewJob(

@@ -6,13 +6,11 @@ themselves: the value or the place, and the cure.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -43,13 +41,13 @@ from gigq import (
     UnknownPlugin,
     Worker,
     Workflow,
-    errors,
     setup_logging,
     task,
 )
 from gigq.contracts.serializer import Payload
 from gigq.contracts.storage import NewJob
 from tests.integration import userjobs
+from tests.support import as_nobody, folder_for_all
 
 ROOT = Path(__file__).parents[2]
 
@@ -162,8 +160,13 @@ class TestAWrongValue:
     def test_of_a_cursor(self, queue):
         queue.submit(job())
 
-        with pytest.raises(ValueError, match="cursor"):
-            queue.list_jobs(cursor="nonsense")
+        refusal(
+            InvalidArgument,
+            lambda: queue.list_jobs(cursor="nonsense"),
+            "cursor",
+            "nonsense",
+            "page",
+        )
 
     @pytest.mark.parametrize(
         ("call", "kind", "says"),
@@ -246,7 +249,7 @@ class TestAMissingThing:
         )  # fmt: skip
 
     def test_queue(self, path):
-        refusal(NotInitialized, lambda: JobQueue(path, initialize=False), path, "initialize=True")
+        refusal(NotInitialized, lambda: JobQueue(path, initialize=False), path, "first submit")
 
     def test_folder(self, tmp_path):
         place = tmp_path / "no" / "such" / "jobs.db"
@@ -373,77 +376,48 @@ class TestAFileThatIs:
         refusal(StorageReplaced, lambda: queue.submit(job()), path)
 
 
-#: Runs in a child process as nobody, because tests may run as root, who may do anything. What Python
-#: itself must load is loaded before: nobody may have no access to root's Python.
-AS_NOBODY = """
-import json, os, sys, tempfile
-from gigq import Job, JobQueue
-from tests.integration import userjobs
-with tempfile.TemporaryDirectory() as folder, JobQueue(folder + "/warm.db") as warm:
-    warm.submit(Job("a", userjobs.rich))
-    warm.list_jobs()
-    warm.stats()
-try:
-    JobQueue("/no/such/folder/jobs.db")
-except Exception as error:
-    str(error)
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
-try:
-    {code}
-    print(json.dumps(["nothing", ""]))
-except Exception as error:
-    print(json.dumps([type(error).__name__, str(error)]))
-"""
-
-
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else"
-)
 class TestNoPermission:
-    def as_nobody(self, code, file):
-        done = subprocess.run(
-            [sys.executable, "-c", AS_NOBODY.format(code=code), str(file)],
-            capture_output=True, text=True, timeout=60, check=False, cwd=file.parent,
-            env={"HOME": str(file.parent), "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+    """As somebody who has no right to the file; what Python loads on the way was loaded before."""
 
     @pytest.fixture
     def place(self):
-        """A folder that everybody may enter; pytest's own lie below one that only its owner may."""
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder).chmod(0o755)
-            yield Path(folder)
+        with folder_for_all() as folder:
+            with JobQueue(folder / "warm.db") as warm:
+                warm.submit(job())
+                warm.stats()
+            refusal(StorageError, lambda: JobQueue(folder / "none" / "jobs.db"))
+            yield folder
 
     def test_to_make_a_file(self, place):
-        kind, text = self.as_nobody("JobQueue(sys.argv[1])", place / "jobs.db")
-        assert issubclass(getattr(errors, kind, type(None)), StorageUnavailable), text
-        assert str(place / "jobs.db") in text
+        place.chmod(0o555)
+
+        with as_nobody():
+            text = refusal(
+                StorageUnavailable, lambda: JobQueue(place / "jobs.db"), place / "jobs.db"
+            )
         assert "permission" in text.lower()
 
     def test_to_read(self, place):
         JobQueue(place / "jobs.db").close()
-        (place / "jobs.db").chmod(0o600)
+        (place / "jobs.db").chmod(0)
 
-        kind, text = self.as_nobody("JobQueue(sys.argv[1])", place / "jobs.db")
-        assert issubclass(getattr(errors, kind, type(None)), StorageUnavailable), text
-        assert str(place / "jobs.db") in text
+        with as_nobody():
+            text = refusal(
+                StorageUnavailable, lambda: JobQueue(place / "jobs.db"), place / "jobs.db"
+            )
         assert "permission" in text.lower()
 
     def test_to_write_still_lets_one_look(self, place):
         """Looking needs no write access; submitting says what is missing."""
         with JobQueue(place / "jobs.db") as queue:
             queue.submit(job())
-        (place / "jobs.db").chmod(0o644)
+        (place / "jobs.db").chmod(0o444)
+        place.chmod(0o555)
 
-        look = "q = JobQueue(sys.argv[1], initialize=False); assert q.stats()['pending'] == 1"
-        assert self.as_nobody(look, place / "jobs.db") == ["nothing", ""]
-        submit = look + "; q.submit(Job('a', userjobs.rich))"
-        kind, text = self.as_nobody(submit, place / "jobs.db")
-        assert kind == StorageReadOnly.__name__
-        assert str(place / "jobs.db") in text
-        assert "Nothing was changed" in text
+        with as_nobody(), JobQueue(place / "jobs.db", initialize=False) as queue:
+            assert queue.stats()["pending"] == 1
+            says = (place / "jobs.db", "Nothing was changed")
+            refusal(StorageReadOnly, lambda: queue.submit(job()), *says)
 
 
 class TestAStoredJob:

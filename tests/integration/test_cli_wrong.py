@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from pathlib import Path
 
@@ -13,10 +12,9 @@ from gigq.cli import exits
 from gigq.cli.exits import CommandFailed, code_of, code_of_kind
 from gigq.queue import JobQueue
 from tests.integration.test_cli import JOBS, cli
+from tests.support import as_nobody, folder_for_all
 
 __all__ = ["cli"]
-
-ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 @pytest.fixture
@@ -236,11 +234,17 @@ class TestPlaces:
 
         assert "no/such/folder" in ran.stderr
 
-    @pytest.mark.skipif(ROOT, reason="the superuser may do everything")
-    def test_a_file_that_may_not_be_read(self, cli, queue, in_tmp_path):
-        (in_tmp_path / "gigq.db").chmod(0)
+    def test_a_file_that_may_not_be_read(self, cli, monkeypatch):
+        with folder_for_all() as place:
+            monkeypatch.chdir(place)
+            cli.submit("echo")
+            cli("list")
+            Path("gigq.db").chmod(0)
 
-        assert "gigq.db" in cli("list", code=5).stderr
+            with as_nobody():
+                ran = cli("list", code=5)
+        assert "gigq.db cannot be opened" in ran.stderr
+        assert "permission" in ran.stderr
 
     def test_an_unknown_scheme_names_what_to_install(self, cli):
         assert "pip install" in cli("--db", "postgresql://h/d", "list", code=3).stderr

@@ -13,6 +13,7 @@ import pytest
 from gigq import config
 from gigq.config import OPTIONS, setting
 from gigq.errors import ConfigError, InvalidSettingType
+from tests.support import ROOT, as_nobody, folder_for_all
 
 
 @pytest.fixture
@@ -258,12 +259,14 @@ class TestAFile:
         with pytest.raises(ConfigError, match="must be a table"):
             setting("db")
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
-    def test_of_a_stranger_in_a_folder_for_everybody_is_passed_over(self, project):
+    def test_of_a_stranger_in_a_folder_for_everybody_is_passed_over(self, project, monkeypatch):
         """It names code to import, so /tmp/gigq.toml of another user must not count."""
         path = project / "gigq.toml"
         path.write_text('executor = "evil:Executor"\n')
-        os.chown(path, 12345, 12345)
+        if ROOT:
+            os.chown(path, 12345, 12345)
+        else:  # who cannot give a file away can be somebody else than its owner
+            monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
         project.chmod(0o1777)
         assert setting("executor").value == "thread"
 
@@ -276,6 +279,31 @@ class TestAFile:
 
         with pytest.raises(ConfigError, match="not valid TOML"):
             setting("db")
+
+    def test_in_a_folder_that_may_not_be_entered_is_an_error(self, monkeypatch):
+        """Nobody knows whether there are settings that were meant to count."""
+        with folder_for_all() as place:
+            (place / "closed" / "here").mkdir(parents=True)
+            monkeypatch.chdir(place / "closed" / "here")
+            setting("db")
+            (place / "closed").chmod(0)
+
+            with as_nobody(), pytest.raises(ConfigError) as refused:
+                setting("db")
+        assert f"{place}/closed/here/gigq.toml cannot be looked for: Permission denied" in str(
+            refused.value
+        )
+        assert "start in a folder" in str(refused.value)
+
+    def test_of_a_home_that_may_not_be_entered_is_none(self, monkeypatch):
+        """`sudo` may leave the `HOME` of another user behind."""
+        with folder_for_all() as place:
+            (place / "home").mkdir(mode=0)
+            monkeypatch.setenv("XDG_CONFIG_HOME", str(place / "home"))
+            monkeypatch.chdir(place)
+
+            with as_nobody():
+                assert setting("lease").origin == "default"
 
     def test_a_working_directory_that_is_gone_is_no_error(self, project, monkeypatch):
         gone = project / "gone"

@@ -16,7 +16,7 @@ from gigq.job import Job
 from gigq.queue import JobQueue
 from gigq.worker import Worker
 from tests.integration.test_cli import cli
-from tests.integration.test_cli_wrong import ROOT
+from tests.support import as_nobody, folder_for_all
 
 __all__ = ["cli"]
 
@@ -90,13 +90,16 @@ class TestFoldersThatHoldNothing:
     def test_empty(self, cli, in_tmp_path):
         assert "holds no file to measure" in cli("demo", in_tmp_path, code=3).stderr
 
-    @pytest.mark.skipif(ROOT, reason="the superuser may look everywhere")
-    def test_that_may_not_be_looked_into(self, cli, in_tmp_path):
-        (in_tmp_path / "closed").mkdir(mode=0)
+    def test_that_may_not_be_looked_into(self, cli):
+        with folder_for_all() as place:
+            (place / "closed").mkdir()
+            cli("demo", place / "closed", code=3)
+            (place / "closed").chmod(0)
 
-        ran = cli("demo", "closed", code=None)
-
-        assert "closed" in ran.stderr
+            with as_nobody():
+                ran = cli("demo", place / "closed", code=None)
+        assert f"{place}/closed" in ran.stderr
+        assert "Permission denied" in ran.stderr
 
     def test_missing(self, cli):
         assert "does not exist" in cli("demo", "nowhere", code=2).stderr

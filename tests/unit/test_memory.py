@@ -14,7 +14,7 @@ import pytest
 from gigq.clock import ManualClock
 from gigq.conformance.making import RESULT, Hand, job, one, status, us
 from gigq.contracts.storage import Completed, JobFilter, JobStatus
-from gigq.errors import ConfigError, NotInitialized, QueueClosed
+from gigq.errors import ConfigError, InvalidArgument, NotInitialized, QueueClosed
 from gigq.storages import memory
 from gigq.storages.memory import MemoryStorage
 
@@ -221,7 +221,7 @@ class TestASnapshot:
         (snapshot,) = storage.export()
         brief = replace(snapshot, job=replace(snapshot.job, params=Omitted("json", 9)))
 
-        with pytest.raises(TypeError, match="no parameters"):
+        with pytest.raises(InvalidArgument, match="no parameters"):
             target.restore([brief])
         assert target.find(JobFilter()).jobs == ()
 
