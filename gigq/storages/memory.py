@@ -695,7 +695,7 @@ class MemoryStorage(Storage):
         with self._step() as (stored, now):
             _refuse_duplicates(jobs, () if repeat else stored.rows)
             missing = [job for job in jobs if job.id not in stored.rows]
-            instead = _turned_away(missing, stored.unique)
+            instead = _turned_away(jobs, stored)
             new = [_depend_on_instead(job, instead) for job in missing if job.id not in instead]
             _refuse_unknown_parents(new, stored.rows)
             refuse_cycles(new)
@@ -944,14 +944,19 @@ def _refuse_duplicates(jobs: Sequence[NewJob], stored: Collection[str]) -> None:
         )
 
 
-def _turned_away(jobs: Sequence[NewJob], unique: Mapping[str, str]) -> dict[str, str]:
-    """Jobs whose unique key an unfinished job has already: their id, and the id that is there."""
-    holders = dict(unique)
+def _turned_away(jobs: Sequence[NewJob], stored: _Jobs) -> dict[str, str]:
+    """New jobs whose unique key an unfinished job, or an earlier one of the call, has already: their
+    id, and the id that is there. In a repeated call the earlier one may have ended by now."""
+    holders: dict[str, str] = {}
     instead: dict[str, str] = {}
     for job in jobs:
-        if job.unique_key is None:
+        key = job.unique_key
+        if key is None:
             continue
-        holder = holders.setdefault(job.unique_key, job.id)
+        if job.id in stored.rows:
+            holders.setdefault(key, job.id)
+            continue
+        holder = holders.setdefault(key, stored.unique.get(key, job.id))
         if holder != job.id:
             instead[job.id] = holder
     return instead

@@ -37,6 +37,9 @@ class TestSqliteStorage(StorageConformance):
     """Real files, synced at each commit."""
 
     durability = "full"
+    known_gaps = {
+        "test_a_repeated_add_keeps_two_of_one_key_one_job": "a repeat looks for unfinished jobs alone",
+    }
 
     folder: Path
 

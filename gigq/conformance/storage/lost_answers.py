@@ -55,6 +55,18 @@ class LostAnswerCases(StorageCases):
         assert Hand(storage).run_all() == ["a", "b"]
 
     @promise("P1")
+    def test_a_repeated_add_keeps_two_of_one_key_one_job(self, storage: Storage) -> None:
+        """P1: also when the first of them has ended by then, and its key is free again."""
+        storage.add([job("bad")])
+        storage.cancel(["bad"])
+        jobs = [job("a", "bad", unique_key="k"), job("b", unique_key="k")]
+        first = storage.add(jobs)
+        assert first == [Added("a"), Added("a", True)]
+
+        assert storage.add(jobs, repeat=True) == first
+        assert status(storage, "a", "b") == [JobStatus.CANCELLED, None]
+
+    @promise("P1")
     def test_an_add_that_is_no_repeat_still_refuses(self, storage: Storage) -> None:
         """P1: only who says that it is a repeat is answered like one."""
         storage.add([job("a")])
