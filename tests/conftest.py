@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
@@ -29,3 +30,10 @@ def in_tmp_path(monkeypatch, tmp_path):
     """Run with an empty folder as the working directory, and give it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def gigq_log(caplog, monkeypatch):
+    """`caplog` for what gigq says, which by itself is passed on to nobody."""
+    monkeypatch.setattr(logging.getLogger("gigq"), "propagate", True)
+    return caplog

@@ -400,7 +400,7 @@ class TestTheExecutor:
 
         assert executor._children == []
 
-    def test_tries_again_when_children_stop_starting(self, make_trial, caplog):
+    def test_tries_again_when_children_stop_starting(self, make_trial, gigq_log):
         """Later, and it says so; the calls wait."""
         trial = make_trial()
         trial.result(trial.call("echo"))
@@ -408,12 +408,11 @@ class TestTheExecutor:
         trial.executor._birth = _without_gigq(birth)
         eventually(lambda: len(trial.executor._children) == 2)
 
-        with caplog.at_level(logging.ERROR, logger="gigq"):
-            logging.getLogger("gigq").propagate = True
+        with gigq_log.at_level(logging.ERROR, logger="gigq"):
             for _ in range(2):
                 trial.result(trial.call("closes_every_descriptor"))
             waiting = trial.call("echo", value=5)
-            eventually(lambda: "did not start" in caplog.text)
+            eventually(lambda: "did not start" in gigq_log.text)
         trial.executor._birth = birth
 
         assert value(trial.result(waiting)) == 5

@@ -80,10 +80,9 @@ class TestAThread:
         assert trial.result(call).ending is Ending.STOPPED
         assert (tmp_path / "cancelled").exists() or not polite
 
-    def test_that_blocks_in_c_is_given_up_and_named(self, trial, caplog):
+    def test_that_blocks_in_c_is_given_up_and_named(self, trial, gigq_log):
         """Its slot goes to a fresh thread; the log says which job and where; the end is told later."""
-        with caplog.at_level(logging.WARNING, logger="gigq"):
-            logging.getLogger("gigq").propagate = True
+        with gigq_log.at_level(logging.WARNING, logger="gigq"):
             call = trial.call("blocks", limit=0.1, seconds=1.5)
             first = trial.call("thread_name")
 
@@ -94,8 +93,8 @@ class TestAThread:
             assert trial.result(call).ending in (Ending.TIMED_OUT, Ending.COMPLETED)
 
         assert "in blocks" in traceback
-        assert call.run.job_id in caplog.text
-        assert "does not" in caplog.text
+        assert call.run.job_id in gigq_log.text
+        assert "does not" in gigq_log.text
         eventually(lambda: trial.executor.stuck() == 0)
 
     def test_that_ignores_a_cancel_leaves_its_slot_to_others(self, trial):
@@ -131,7 +130,7 @@ class TestAThread:
             executor.close(1)
         assert b'"context": "clean"' in seen
 
-    def test_outlives_a_run_function_that_raises(self, caplog):
+    def test_outlives_a_run_function_that_raises(self, gigq_log):
         """Not allowed, and no reason to lose a slot."""
         executor = ThreadExecutor()
         trial = Trial(executor, run=executor_jobs.break_the_contract)
