@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -43,6 +43,7 @@ class Shell:
     Attributes:
         threads: Set by a command that runs jobs: the threads of before. None that a job starts and
             never ends keeps the process alive.
+        documents: Set by a command that runs jobs, too: where its JSON goes, apart from their prints.
     """
 
     db: str | None = None
@@ -51,13 +52,14 @@ class Shell:
     quiet: bool = False
     log_format: str | None = None
     threads: frozenset[threading.Thread] | None = None
+    documents: IO[str] | None = None
 
     @property
     def out(self) -> Output:
         """Where the answers go."""
         from gigq.cli.output import Output
 
-        return Output(as_json=self.as_json, quiet=self.quiet)
+        return Output(as_json=self.as_json, quiet=self.quiet, documents=self.documents)
 
     @property
     def target(self) -> Setting:
@@ -160,9 +162,13 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: object) ->
     import platform
     from importlib.metadata import version
 
-    ctx.ensure_object(Shell).out.line(
-        f"gigq {version('gigq')} (Python {platform.python_version()}, {platform.system()})"
-    )
+    facts = {
+        "gigq": version("gigq"),
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }
+    out = ctx.ensure_object(Shell).out
+    out.answer(facts, lambda: out.line("gigq {gigq} (Python {python}, {system})".format_map(facts)))
     ctx.exit()
 
 
@@ -176,14 +182,15 @@ def common_options(*, hidden: bool) -> list[click.Parameter]:
 
     return [
         option("--db", metavar="PATH_OR_URL", help="The queue. [default: $GIGQ_DB, gigq.toml, gigq.db]"),
-        option("--json", "as_json", is_flag=True, help="Answer with a JSON document."),
+        # Eager: whatever answers knows of it, wherever it stands.
+        option("--json", "as_json", is_flag=True, is_eager=True, help="Answer with a JSON document."),
         option("--verbose", "-v", is_flag=True, help="Log more; show tracebacks of gigq itself."),
         option("--quiet", "-q", is_flag=True, help="No notes and no progress, only the answer."),
         option(
             "--log-format", type=click.Choice(["text", "json"]), help="How the worker writes its log."
         ),
         click.Option(
-            ("--version",), is_flag=True, is_eager=True, expose_value=False, hidden=hidden,
+            ("--version",), is_flag=True, expose_value=False, hidden=hidden,
             callback=_show_version, help="Show the version and exit.",
         ),
     ]  # fmt: skip
@@ -292,7 +299,7 @@ def _misused(shell: Shell, error: click.ClickException) -> int:
     if isinstance(error, click.UsageError) and error.ctx is not None and not shell.as_json:
         out.note(error.ctx.get_usage())
         out.note(f"Try '{error.ctx.command_path} --help' for help.\n")
-    out.error(error.format_message(), error.exit_code)
+    out.error(error.format_message().expandtabs(2), error.exit_code)
     return error.exit_code
 
 

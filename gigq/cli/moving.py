@@ -17,7 +17,7 @@ import click
 
 from gigq.cli import transfer
 from gigq.cli.command import Shell, command, pass_shell
-from gigq.cli.exits import USAGE, CommandFailed
+from gigq.cli.exits import NOT_FOUND, USAGE, CommandFailed
 from gigq.cli.output import Output, Progress, many
 from gigq.contracts.storage import TURN_BYTES, Snapshot, Storage
 
@@ -43,6 +43,10 @@ def export(shell: Shell, file: str, force: bool) -> None:
     target = Path(file)
     if target.exists() and not force:
         raise CommandFailed(f"{file} exists already.\nChoose another name, or --force.", USAGE)
+    if not target.parent.is_dir():
+        raise CommandFailed(
+            f"{file} cannot be written: there is no folder {target.parent}.", NOT_FOUND
+        )
     with shell.storage() as storage, _appearing_whole(target) as stream:
         count = _export(out, storage, stream.write)
     document = {"jobs": count, "file": str(target)}
@@ -158,5 +162,7 @@ def _open(file: str) -> Iterator[IO[bytes]]:
     if file == "-":
         yield sys.stdin.buffer
         return
+    if not Path(file).exists():
+        raise CommandFailed(f"{file} is not there.\nWrite it with: gigq export {file}", NOT_FOUND)
     with Path(file).open("rb") as stream:
         yield stream

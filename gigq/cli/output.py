@@ -15,16 +15,18 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from datetime import date, datetime
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from gigq.text import printable
+from gigq.text import printable, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _PIECE = 16_384
+#: Larger whole numbers are written in hexadecimal: Python itself reads no more digits than 4,300.
+_MOST_BITS = 14_000
 _STYLES = {
     "completed": "green",
     "failed": "red",
@@ -68,11 +70,15 @@ class Output:
     Args:
         as_json: One JSON document instead of lines for people.
         quiet: No notes; answers and errors remain.
+        documents: Where JSON documents go, when that is not stdout as it is now.
     """
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, *, as_json: bool = False, quiet: bool = False, documents: IO[str] | None = None
+    ) -> None:
         self.as_json = as_json
         self.quiet = quiet
+        self._documents = documents
 
     # --- answers ------------------------------------------------------------------------------
 
@@ -86,7 +92,7 @@ class Output:
     def document(self, value: object, *, one_line: bool = False) -> None:
         """A JSON document on stdout, on a line of its own where several follow each other."""
         text = json.dumps(jsonable(value), indent=None if one_line else 2, allow_nan=False)
-        _write(sys.stdout, text + "\n")
+        _write(self._documents or sys.stdout, text + "\n")
 
     def line(self, text: str = "") -> None:
         """One line for people; a line break inside is data and is shown as an escape."""
@@ -175,11 +181,11 @@ class Output:
             progress.TimeElapsedColumn(),
         )
         # Lines that are printed meanwhile go above the bar, unless stdout leads elsewhere than it.
-        shown = progress.Progress(
+        drawn = progress.Progress(
             *columns, console=self._console(sys.stderr), transient=True,
             redirect_stdout=self.on_terminal,
         )  # fmt: skip
-        with shown as bar:
+        with drawn as bar:
             task = bar.add_task(printable(title), total=total)
 
             class Bar:
@@ -223,8 +229,8 @@ class Output:
         yield show
 
     def _stderr_lines(self, text: str) -> None:
-        shown = "\n".join(printable(line) for line in text.split("\n"))
-        _write(sys.stderr, shown + "\n")
+        lines = "\n".join(printable(line) for line in text.split("\n"))
+        _write(sys.stderr, lines + "\n")
 
     def _console(self, stream: IO[str]) -> Console:
         from rich.console import Console
@@ -238,6 +244,22 @@ def prepare_streams() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def stdout_apart() -> Iterator[IO[str]]:
+    """Stdout as it was; whatever is printed meanwhile, by jobs in threads or in processes that are
+    started, goes to stderr."""
+    stdout = sys.stdout
+    with ExitStack() as stack:
+        with suppress(OSError, ValueError):  # not a real file, so no process can print there
+            number, saved = stdout.fileno(), os.dup(stdout.fileno())
+            stack.callback(os.close, saved)
+            stdout = stack.enter_context(os.fdopen(os.dup(saved), "w", encoding=stdout.encoding))
+            os.dup2(sys.stderr.fileno(), number)
+            stack.callback(os.dup2, saved, number)
+        stack.enter_context(redirect_stdout(sys.stderr))
+        yield stdout
 
 
 def abandon_stdout() -> None:
@@ -254,24 +276,37 @@ def jsonable(value: object) -> Any:
     Tuples and sets become lists, times ISO 8601, bytes base64, keys text, and whatever else JSON
     lacks its `str`.
     """
-    shown: Any = str(value)
+    plain: Any
     match value:
-        case None | bool() | int():
-            shown = value
+        case None | bool() | str():
+            plain = value
+        case int():
+            plain = value if value.bit_length() <= _MOST_BITS else hex(value)
         case float() if math.isfinite(value):
-            shown = value
+            plain = value
         case Mapping():
-            shown = {str(key): jsonable(item) for key, item in value.items()}
+            plain = {said(key): jsonable(item) for key, item in value.items()}
         case bytes() | bytearray() | memoryview():
-            shown = base64.b64encode(value).decode()
+            plain = base64.b64encode(value).decode()
         case datetime() | date():
-            shown = value.isoformat()
-        case Sequence() | Set() if not isinstance(value, str):
-            shown = [jsonable(item) for item in value]
+            plain = value.isoformat()
+        case Sequence() | Set():
+            plain = [jsonable(item) for item in value]
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             names = [each.name for each in dataclasses.fields(value)]
-            shown = {name: jsonable(getattr(value, name)) for name in names}
-    return shown
+            plain = {name: jsonable(getattr(value, name)) for name in names}
+        case _:
+            plain = said(value)
+    return plain
+
+
+def said(value: object) -> str:
+    """The text of any value, also of one that has none: a `__str__` can raise, and whole numbers of
+    some thousand digits have no `str`."""
+    try:
+        return str(value)
+    except Exception:
+        return hex(value) if isinstance(value, int) else shown(value)
 
 
 def local_time(text: str | None) -> str:

@@ -13,7 +13,7 @@ import click
 from gigq.cli.command import Shell, command, pass_shell
 from gigq.cli.exits import NOT_FOUND, CommandFailed
 from gigq.cli.finding import found, look_in_the_present_folder
-from gigq.cli.values import Bytes, Duration, Pair, When, words
+from gigq.cli.values import By, Bytes, Duration, Pair, When, words
 from gigq.errors import FunctionNotFound
 
 _RETRY_ONLY = ("backoff", "max_delay", "jitter")
@@ -57,9 +57,7 @@ _RETRY_ONLY = ("backoff", "max_delay", "jitter")
 )
 @click.option("--delay", type=Duration(), help="Not before this much time has passed.")
 @click.option("--run-at", type=When(), help="Not before this date.")
-@click.option(
-    "--expires", metavar="DURATION_OR_DATE", help="Cancel it when it has not started by then."
-)
+@click.option("--expires", type=By(), help="Cancel it when it has not started by then.")
 @click.option("--timeout", type=Duration(none=True), help="Stop a run after this. [default: 300]")
 @click.option("--max-attempts", type=int, help="[default: 3]")
 @click.option("--retry-delay", type=Duration(), help="Before the next attempt. [default: 0]")
@@ -103,8 +101,6 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
         chosen["timeout"] = None
     if "dependencies" in chosen:
         chosen["dependencies"] = list(words(chosen["dependencies"]))
-    if "expires" in chosen:
-        chosen["expires"] = _moment(chosen["expires"])
     if any(name in chosen for name in _RETRY_ONLY):
         chosen["retry"] = _retry(chosen)
     return chosen
@@ -119,14 +115,6 @@ def _retry(chosen: dict[str, Any]) -> object:
     if "retry_delay" in chosen:
         fields["delay"] = chosen.pop("retry_delay")
     return Retry(**fields)
-
-
-def _moment(text: str) -> object:
-    """A duration from now on, or a date."""
-    try:
-        return Duration().convert(text, None, None)
-    except click.UsageError:
-        return When().convert(text, None, None)
 
 
 def _job(called: Callable[..., Any], chosen: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -76,6 +77,23 @@ class When(_Written):
                 f"{value!r} is no date; write 2026-11-24, 2026-11-24T18:30 or 2026-11-24T18:30+01:00.",
                 param, ctx,
             )  # fmt: skip
+
+
+class By(_Written):
+    """A duration from now on, or a date."""
+
+    name = "duration or date"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str | datetime:
+        for form in (Duration(), When()):
+            with suppress(click.UsageError):
+                return form.convert(value, param, ctx)
+        return self.fail(
+            f"{value!r} is neither a duration nor a date; write 90, 10m, 2h, 3d, 2026-11-24 or "
+            "2026-11-24T18:30.", param, ctx,
+        )  # fmt: skip
 
 
 class Pair(_Written):

@@ -11,7 +11,7 @@ import click
 
 from gigq.cli.command import Shell, command, pass_shell
 from gigq.cli.exits import DONE, FAILED, NOT_FOUND, CommandFailed
-from gigq.cli.output import jsonable, local_time
+from gigq.cli.output import jsonable, local_time, said
 from gigq.cli.values import STATUS, Duration, chosen_filters, filters
 from gigq.contracts.storage import JobStatus
 from gigq.errors import JobNotCompleted, WaitTimeout
@@ -113,9 +113,9 @@ def _values(shell: Shell, value: object) -> None:
     """A mapping line by line, anything else as one."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            shell.out.line(f"  {key}: {item}")
+            shell.out.line(f"  {key}: {said(item)}")
     else:
-        shell.out.line(f"  {value}")
+        shell.out.line(f"  {said(value)}")
 
 
 def _executions(shell: Shell, executions: Sequence[Job]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gigq.cli.command import Shell, command, pass_shell
 from gigq.cli.finding import look_in_the_present_folder
-from gigq.cli.output import local_time
+from gigq.cli.output import local_time, stdout_apart
 from gigq.cli.values import Duration, words
 from gigq.text import timestamp
 
@@ -68,7 +70,7 @@ def _work(shell: Shell, how: str, given: dict[str, Any]) -> int:
     shell.threads = frozenset(threading.enumerate())
     code = 0
     try:
-        with _make(shell, given) as made:
+        with _answers_apart(shell), _make(shell, given) as made:
             _tell(shell, "starting", made.worker_id, f"Starting worker {made.worker_id}...")
             if how == "once":
                 found = made.process_one()
@@ -83,6 +85,17 @@ def _work(shell: Shell, how: str, given: dict[str, Any]) -> int:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     return code
+
+
+@contextmanager
+def _answers_apart(shell: Shell) -> Iterator[None]:
+    """With `--json` stdout holds JSON alone: what jobs print goes to stderr."""
+    if not shell.as_json:
+        yield
+        return
+    with stdout_apart() as shell.documents:
+        yield
+    shell.documents = None
 
 
 def _make(shell: Shell, given: dict[str, Any]) -> Worker:

@@ -17,6 +17,14 @@ def echo(**values):
     return values
 
 
+def speak(text):
+    print(text, flush=True)
+
+
+def power(base, exponent):
+    return base**exponent
+
+
 def fail(text="it broke"):
     raise ValueError(text)
 

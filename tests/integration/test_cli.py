@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from datetime import datetime
+from unittest.mock import ANY
 
 import click
 import pytest
@@ -175,6 +176,13 @@ class TestStatus:
 
         assert "Parameters:\n  a: 1\n  b: text\n" in out
         assert out.endswith("Result:\n  a: 1\n  b: text\n")
+
+    def test_shows_numbers_that_python_does_not_write(self, cli):
+        job_id = cli.submit("power", "-p", "base=16", "-p", "exponent=5000")
+        work()
+
+        assert cli("status", job_id, "--show-result").stdout.count("0") >= 5_000
+        assert cli.json("result", job_id)["result"] == hex(16**5_000)
 
     def test_shows_a_plain_result_last(self, cli):
         job_id = cli.submit("add", "-p", "left=1")
@@ -795,6 +803,12 @@ class TestCompletion:
     def test_prints_a_script_that_calls_gigq(self, cli, shell):
         assert "_GIGQ_COMPLETE" in cli("completion", shell).stdout
 
+    def test_names_the_shells_when_none_is_given(self, cli):
+        missing = cli("completion", code=2).stderr
+
+        assert "bash" in missing
+        assert "\\t" not in missing
+
     def test_refuses_other_shells(self, cli):
         assert "'bash', 'zsh', 'fish'" in cli("completion", "tcsh", code=2).stderr
 
@@ -831,10 +845,51 @@ class TestTheGroup:
         assert list(root.commands) == ["mine"]
         assert "'list' was left out" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("typed", [("--version", "--json"), ("--json", "--version")])
+    def test_says_its_version_as_json_too(self, cli, typed):
+        assert json.loads(cli(*typed).stdout).keys() == {"gigq", "python", "system"}
+
     def test_every_command_has_help(self, cli):
         for section in SECTIONS.values():
             for name in section:
                 assert "Usage: gigq" in cli(name, "--help").stdout
+
+
+#: Each command as somebody might type it; JOB stands for the id of a completed job.
+TYPED = [
+    f"submit {JOBS}:echo", "status JOB", "show JOB", "list", "result JOB", "wait JOB", "why JOB",
+    "cancel --name nobody", "requeue --name nobody", "clear", "worker --once", "run", "workers",
+    "stats", "pause", "resume", "export jobs.jsonl", "import jobs.jsonl", "demo", "doctor",
+    "config", "config --schema", "plugins list", "plugins info json", "plugins check json",
+    "db check", "db backup copy.db", "db vacuum", "db migrate", "completion bash",
+]  # fmt: skip
+#: These take long and have tests of their own.
+SLOW = {"demo", "plugins check json"}
+
+
+class TestJson:
+    @pytest.mark.parametrize("line", [line for line in TYPED if line not in SLOW])
+    def test_is_all_that_stdout_holds(self, cli, line):
+        job_id = cli.submit("echo")
+        work()
+        if line.startswith("import"):
+            cli("export", "jobs.jsonl")
+
+        out = cli(*line.replace("JOB", job_id).split(), "--json").stdout
+
+        documents = out.splitlines() if line in {"worker --once", "run"} else [out]
+        assert all(json.loads(each) for each in documents)
+
+    def test_is_shown_for_every_command(self):
+        context = click.Context(gigq)
+        lines = set()
+        for section in SECTIONS.values():
+            for name in section:
+                command = gigq.get_command(context, name)
+                parts = getattr(command, "commands", None)
+                lines |= {f"{name} {part}" for part in parts} if parts else {name}
+
+        assert lines == {each for each in lines if any(line.startswith(each) for line in TYPED)}
 
 
 class TestJsonable:
@@ -844,6 +899,21 @@ class TestJsonable:
         assert jsonable(value) == {
             "1": [1, 2], "b": "AP8=", "nan": "nan", "when": "2026-01-02T00:00:00",
         }  # fmt: skip
+
+    def test_survives_what_has_no_text(self):
+        """Python writes no whole number of more than 4,300 digits, and a `__str__` can raise."""
+
+        class Rude:
+            __slots__ = ()
+
+            def __str__(self):
+                raise ValueError("no")
+
+        assert jsonable({"n": 16**5_000, "o": Rude()}) == {
+            "n": hex(16**5_000), "o": ANY,
+        }  # fmt: skip
+        assert "Rude" in jsonable(Rude())
+        assert json.dumps(jsonable([-(10**4_000)])) == f"[-1{'0' * 4_000}]"
 
 
 def test_looking_at_the_help_loads_no_command():

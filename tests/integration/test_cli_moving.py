@@ -157,6 +157,11 @@ class TestMoving:
         exported("export", "all.jsonl", "--force")
         assert sorted(path.name for path in in_tmp_path.glob("*.part")) == []
 
+    def test_an_export_into_no_folder_names_it(self, cli):
+        cli.submit("echo")
+
+        assert "no folder gone" in cli("export", "gone/jobs.jsonl", code=3).stderr
+
     def test_an_export_that_fails_leaves_no_file(self, exported, in_tmp_path, monkeypatch):
         def breaks_off(storage):
             yield from list(whole(storage))[:1]
@@ -259,7 +264,7 @@ class TestAHostileFile:
         assert ran.stdout == "Imported 3 jobs; 2 were stored already.\n"
 
     def test_a_missing_file(self, cli):
-        assert "nowhere.jsonl" in cli("import", "nowhere.jsonl", code=1).stderr
+        assert "nowhere.jsonl is not there" in cli("import", "nowhere.jsonl", code=3).stderr
 
     def test_payloads_are_never_read(self, exported, in_tmp_path):
         """A payload of a serializer that runs code passes through as bytes."""

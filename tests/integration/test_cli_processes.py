@@ -206,6 +206,16 @@ class TestAWorker:
         assert all("message" in json.loads(line) for line in log.splitlines())
         assert log
 
+    @pytest.mark.parametrize("executor", ["thread", "process"])
+    def test_keeps_its_json_apart_from_what_jobs_print(self, executor):
+        submit("speak", "-p", "text=hello")
+
+        ran = run("run", "--json", "--executor", executor)
+
+        events = [json.loads(line)["event"] for line in ran.stdout.splitlines()]
+        assert events == ["starting", "ended"]
+        assert "hello" in ran.stderr
+
     def test_watch_follows_a_job_to_its_end(self):
         job_id = submit("touch_and_wait", "-p", "started=started", "-p", "release=release")
         with started("status", job_id, "--watch") as watch, started("worker", "--until-empty"):

@@ -106,7 +106,7 @@ class TestValues:
             (["--max-attempts", "0"], "max_attempts"),
             (["--name", ""], "name"),
             (["--backoff", "0"], "backoff"),
-            (["--expires", "never"], "'never' is no date"),
+            (["--expires", "never"], "'--expires': 'never' is neither a duration nor a date"),
             (["--on-parent-failure", "explode"], "'cancel', 'hold', 'run'"),
         ],
     )
