@@ -7,7 +7,6 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -38,10 +37,6 @@ class TestSqliteStorage(StorageConformance):
     """Real files, synced at each commit."""
 
     durability = "full"
-    known_gaps: ClassVar[dict[str, str]] = {
-        "test_a_repeated_add_keeps_two_of_one_key_one_job": "a repeat looks for unfinished jobs alone",
-    }
-
     folder: Path
 
     @pytest.fixture(autouse=True, scope="class")

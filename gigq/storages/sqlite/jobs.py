@@ -49,7 +49,9 @@ def add(tx: Tx, jobs: Sequence[NewJob], repeat: bool) -> list[Added]:
     if stored and not repeat:
         raise _duplicates(list(stored))
     missing = [job for job in jobs if job.id not in stored]
-    instead = _turned_away(tx, missing)
+    # What an earlier call without an answer stored holds its key for this one, ended or not.
+    held = {job.unique_key: job.id for job in jobs if job.id in stored and job.unique_key}
+    instead = _turned_away(tx, missing, held)
     new = [_depend_on_instead(job, instead) for job in missing if job.id not in instead]
     parents = _parents(tx, new)
     if any(job.dependencies for job in new):
@@ -139,10 +141,14 @@ def _state(tx: Tx, job: NewJob, blockers: int) -> int:
 # --- unique keys ----------------------------------------------------------------------------------
 
 
-def _turned_away(tx: Tx, jobs: Sequence[NewJob]) -> dict[str, str]:
-    """Jobs whose unique key an unfinished job has already: their id, and the id that is there."""
+def _turned_away(tx: Tx, jobs: Sequence[NewJob], held: Mapping[str, str]) -> dict[str, str]:
+    """Jobs whose unique key an unfinished job has already: their id, and the id that is there.
+
+    Args:
+        held: Keys that are spoken for, and by which id.
+    """
     instead: dict[str, str] = {}
-    holders: dict[str, str] = {}
+    holders = dict(held)
     for job in jobs:
         key = job.unique_key
         if key is None:
