@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from multiprocessing import get_context
+from typing import Any
 
 from pebble import ProcessPool
 
@@ -131,7 +132,7 @@ def gigq_crash() -> int:
 def pebble_crash() -> int:
     lost = 0
     with ProcessPool(max_workers=WORKERS, context=get_context("spawn")) as pool:
-        futures = [pool.schedule(echo, args=[b"{}"]) for _ in range(200)]
+        futures: list[Any] = [pool.schedule(echo, args=[b"{}"]) for _ in range(200)]
         futures.append(pool.schedule(die))
         futures += [pool.schedule(echo, args=[b"{}"]) for _ in range(200)]
         for future in futures:
@@ -195,7 +196,7 @@ def pebble_cancel() -> list[float]:
             while not future.running():
                 time.sleep(0.001)
             started = time.perf_counter()
-            future.cancel()
+            future.cancel()  # type: ignore[no-untyped-call]
             pool.schedule(echo, args=[b""]).result()
             times.append((time.perf_counter() - started) * 1e3)
     return times
