@@ -39,18 +39,18 @@ class Workflow:
         """Add a job, and give it back.
 
         Args:
-            depends_on: Jobs of this workflow that must complete before; replaces the job's own
-                `dependencies`. None leaves those as they are.
+            depends_on: Jobs that must complete before, of this workflow or stored already; replaces
+                the job's own `dependencies`. None leaves those as they are.
 
         Raises:
-            InvalidJob: It was added already, or a parent was not.
+            InvalidJob: It was added already.
         """
         if not isinstance(job, Job):
             JOB.refuse_type("job", job, "a Job; for a @task use add_task")
         if job.id in self.job_map:
             JOB.refuse("job", job, f"it is in workflow {shown(self.name)} already.")
         if depends_on is not None:
-            job.dependencies = self._known(depends_on)
+            job.dependencies = _ids(depends_on)
         job.workflow = self.name
         self.jobs.append(job)
         self.job_map[job.id] = job
@@ -136,22 +136,18 @@ class Workflow:
         known = _parents(job)
         job.dependencies = known + [each.id for each in parents if each.id not in known]
 
-    def _known(self, parents: object) -> list[str]:
-        """Their ids; refuses what is not of this workflow."""
-        if isinstance(parents, Job | str) or not isinstance(parents, Iterable):
-            JOB.refuse_type("depends_on", parents, "a list of Jobs of this workflow")
-        ids = []
-        for parent in parents:
-            if not isinstance(parent, Job):
-                JOB.refuse_type("an item of depends_on", parent, "a Job of this workflow")
-            if parent.id not in self.job_map:
-                JOB.refuse(
-                    "an item of depends_on", parent,
-                    f"it is not in workflow {shown(self.name)}. Add it first, or name a stored job by "
-                    "its id in Job(dependencies=[…]).",
-                )  # fmt: skip
-            ids.append(parent.id)
-        return ids
+
+def _ids(parents: object) -> list[str]:
+    if isinstance(parents, Job | str) or not isinstance(parents, Iterable):
+        JOB.refuse_type("depends_on", parents, "a list of Jobs")
+    ids = []
+    for parent in parents:
+        if not isinstance(parent, Job):
+            JOB.refuse_type(
+                "an item of depends_on", parent, "a Job; name others in dependencies=[id]"
+            )
+        ids.append(parent.id)
+    return ids
 
 
 def _parents(job: Job) -> list[str]:

@@ -55,10 +55,18 @@ class TestAddJob:
             [],
         )
 
-    def test_refuses_a_parent_that_was_not_added(self, workflow):
-        with pytest.raises(InvalidJob, match=r"'stranger'.*not in workflow 'nightly'"):
-            workflow.add_job(job("a"), depends_on=[job("stranger")])
-        assert workflow.jobs == []
+    def test_takes_parents_that_are_stored_or_come_later(self, workflow, queue):
+        """What was forgotten is refused where everything is known: at the submit."""
+        stored, later, forgotten = job("stored"), job("later"), job("forgotten")
+        queue.submit(stored)
+        child = workflow.add_job(job("child"), depends_on=[stored, later])
+        workflow.add_job(later)
+        assert workflow.submit_all(queue) == [child.id, later.id]
+
+        other = Workflow("other")
+        other.add_job(job("a"), depends_on=[forgotten])
+        with pytest.raises(UnknownDependency, match=forgotten.id):
+            other.submit_all(queue)
 
     def test_refuses_the_same_job_twice(self, workflow):
         first = workflow.add_job(job("first"))
