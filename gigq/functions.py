@@ -92,12 +92,17 @@ def resolve(ref: str) -> Callable[..., Any]:
     except AttributeError as error:
         raise FunctionNotFound(
             f"{where} has no function {name!r} any more (job refers to {ref}).\n"
-            "It was renamed or removed, or this worker runs other code than the submitter.\n"
+            f"It was renamed or removed, {_or_hidden(where)}or this worker runs other code than the "
+            "submitter.\n"
             "Bring it back, or submit the job anew under the new name."
         ) from error
     if not callable(function):
         raise FunctionNotFound(f"{ref} is a {type(function).__name__} and not a function.")
     return function  # type: ignore[no-any-return]
+
+
+def _or_hidden(where: str) -> str:
+    return 'is defined under `if __name__ == "__main__":`, ' if _is_script(where) else ""
 
 
 def check_named(ref: str, allow: Sequence[str] | None) -> None:

@@ -188,6 +188,12 @@ class TestAFunctionOfAScript:
         path.write_text("def work(): return 'mended'")
         assert functions.resolve(f"{path}:work")() == "mended"
 
+    def test_that_only_the_script_itself_defines_is_not_found(self, script):
+        path = script("if __name__ == '__main__':\n    def work(): pass")
+
+        with pytest.raises(FunctionNotFound, match='under `if __name__ == "__main__"'):
+            functions.resolve(f"{path}:work")
+
     def test_of_two_scripts_are_kept_apart(self, script):
         """One worker runs jobs of both."""
         one = script("def work(): return 1", "one.py")
