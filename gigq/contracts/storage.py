@@ -956,11 +956,18 @@ class Storage(ABC):
         """The sessions that are not yet declared dead, oldest first."""
 
     @abstractmethod
-    def wait(self, timeout: float) -> None:
+    def wait(self, timeout: float) -> bool:
         """Return when something may have changed that somebody waits for (a job became claimable or
         ended), when `nudge` was called since the last `wait` returned, or after `timeout` seconds.
-        May return early for nothing. With `notifies` it returns for other processes' changes within
-        a fraction of a second; it never spins."""
+
+        What happened since this thread's last `wait` counts, so that between a look and a wait nothing
+        is missed. With `notifies` other processes' changes end it within a fraction of a second; it
+        never spins.
+
+        Returns:
+            Whether something may have changed, or a nudge came; False when only time passed. The
+            answer is given once: who gets True has to look.
+        """
 
     @abstractmethod
     def nudge(self) -> None:

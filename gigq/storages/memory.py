@@ -880,14 +880,15 @@ class MemoryStorage(Storage):
         with self._step() as (jobs, _):
             return _session_records(jobs)
 
-    def wait(self, timeout: float) -> None:
+    def wait(self, timeout: float) -> bool:
         jobs = self._opened()
         with jobs.lock:
             seen = (getattr(self._seen, "changes", -1), getattr(self._seen, "nudges", 0))
-            jobs.changed.wait_for(
+            changed = jobs.changed.wait_for(
                 lambda: (jobs.changes, self._nudges) != seen or not self._is_open, timeout
             )
             self._seen.changes, self._seen.nudges = jobs.changes, self._nudges
+        return changed
 
     def nudge(self) -> None:
         jobs = self._jobs

@@ -443,10 +443,7 @@ class Coordinator:
         try:
             # Looked at after the flag was set: whoever reports later sees the flag and nudges.
             if self._inbox.empty():
-                until = _now() + round(timeout * 1_000_000)
-                self._storage.wait(timeout)
-                if _now() < until:
-                    self._look = True  # it was woken
+                self._look = self._storage.wait(timeout) or self._look
         except StorageUnavailable as error:
             self._no_answer(error, _now())
         finally:

@@ -307,8 +307,8 @@ class Spins(Mutant):
 
     shows_in_lives = False
 
-    def wait(self, timeout: float) -> None:
-        return
+    def wait(self, timeout: float) -> bool:
+        return False
 
 
 # --- the suites -----------------------------------------------------------------------------------

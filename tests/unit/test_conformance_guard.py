@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from gigq.conformance.kit import PROMISES, Conformance, promise
@@ -26,7 +28,7 @@ class TestTheGuard:
         """A plugin author's class that adds only its factory is fine, and may add cases of its own."""
 
         class TestMine(shipped_suite()):
-            known_gaps = {"test_keeps_order": "our issue 12"}
+            known_gaps: ClassVar = {"test_keeps_order": "our issue 12"}
 
             def test_of_my_own(self):
                 """Another case."""
@@ -35,7 +37,7 @@ class TestTheGuard:
 
     def test_refuses_a_case_that_was_overridden(self):
         """A case replaced by an empty one would look green for ever."""
-        with pytest.raises(TypeError, match="replaces cases .* test_keeps_order") as refused:
+        with pytest.raises(TypeError, match=r"replaces cases .* test_keeps_order") as refused:
 
             class TestMine(shipped_suite()):
                 def test_keeps_order(self):
@@ -63,10 +65,10 @@ class TestTheGuard:
 
     def test_refuses_a_gap_that_names_no_case(self):
         """A gap whose case was renamed would hide nothing and say something untrue."""
-        with pytest.raises(TypeError, match="known_gaps names no case .* test_gone"):
+        with pytest.raises(TypeError, match=r"known_gaps names no case .* test_gone"):
 
             class TestMine(shipped_suite()):
-                known_gaps = {"test_gone": "our issue 12"}
+                known_gaps: ClassVar = {"test_gone": "our issue 12"}
 
 
 class TestAPromise:
@@ -96,7 +98,9 @@ class TestTheTable:
 
     def test_names_the_promise_that_a_case_breaks_and_how_to_see_it_again(self):
         """Whoever reads it goes on from there."""
-        text = table([CaseResult("S", "test_b", ("P7",), Verdict.BROKEN, "out of order", "f.py::b")])
+        text = table(
+            [CaseResult("S", "test_b", ("P7",), Verdict.BROKEN, "out of order", "f.py::b")]
+        )
 
         assert "test_b breaks P7: out of order" in text
         assert "see it again: pytest 'f.py::b'" in text

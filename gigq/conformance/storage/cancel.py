@@ -100,7 +100,20 @@ class CancelRunningCases(StorageCases):
         record = one(storage, "a")
         assert (record.status, record.cancelled_by) == (JobStatus.CANCELLED, "user")
         assert (record.cancel_wanted, record.worker) == (False, None)
+        assert record.error is not None
+        assert (record.error.type, "cancelled" in record.error.message) == ("cancelled", True)
         assert [run.status for run in storage.history("a")] == [ExecutionStatus.CANCELLED]
+
+    def test_a_wish_keeps_the_error_of_an_attempt(self, storage: Storage) -> None:
+        """What had gone wrong before says more than that nobody wanted to wait for the rest."""
+        storage.add([job("a")])
+        hand = Hand(storage)
+        hand.fail(hand.claim_one(), retry_delay=0)
+        claim = hand.claim_one()
+        storage.cancel(["a"], running=True)
+        hand.turn(Stopped(claim.run))
+
+        assert one(storage, "a").error == BOOM
 
     @pytest.mark.parametrize("ending", WAYS_BACK)
     def test_a_wish_wins_over_every_way_back_to_pending(

@@ -20,11 +20,15 @@ from gigq.contracts.storage import (
     Added,
     Completed,
     Ended,
+    ExecutionStatus,
     HandedBack,
     JobStatus,
+    Phase,
     Started,
     Storage,
     TimedOut,
+    Turn,
+    Want,
 )
 from gigq.errors import DuplicateJob, StorageUnavailable
 
@@ -108,8 +112,8 @@ class LostAnswerCases(StorageCases):
 
         again = hand.turn(outcome, slots=1, ahead=1, holding=[claim.run])
 
-        def told(turn: object) -> list[tuple[str, int, int]]:
-            return [(c.run.job_id, c.run.number, c.attempt) for c in turn.claims]  # type: ignore[attr-defined]
+        def told(turn: Turn) -> list[tuple[str, int, int, int | None]]:
+            return [(c.run.job_id, c.run.number, c.attempt, c.slot) for c in turn.claims]
 
         assert again.stale == ()
         assert told(again) == told(first)
@@ -128,6 +132,40 @@ class LostAnswerCases(StorageCases):
 
         assert [claim.run for claim in again] == [claim.run for claim in lost]
         assert hand.turn(holding=[claim.run for claim in again]).claims == ()
+
+    @promise("P7")
+    def test_unheard_claims_come_in_order_and_within_what_is_wanted(self, storage: Storage) -> None:
+        """P7: they are the next jobs, take the free slots first, and count as wanted."""
+        storage.add([job("a"), job("b"), job("urgent", priority=5), job("c")])
+        hand = Hand(storage, "w", slots=9)
+        hand.claim(0, ahead=3)
+
+        want = Want((4,), ahead=3)
+        claims = storage.turn(hand.session, want=want, holding=[]).claims
+
+        assert [(each.run.job_id, each.slot) for each in claims] == [
+            ("urgent", 4), ("a", None), ("b", None), ("c", None),
+        ]  # fmt: skip
+        assert one(storage, "urgent").worker == "w-4"
+
+    @promise("P3")
+    def test_an_unheard_suspect_is_for_a_free_slot_alone(
+        self, storage: Storage, clock: ManualClock
+    ) -> None:
+        """P3: it must not lie ready: without a slot it is pending again, and no attempt is counted."""
+        storage.add([job("s1", max_attempts=1), job("s2", max_attempts=1)])
+        Hand(storage).claim(0, ahead=2)
+        outlive(clock, storage)
+        storage.add([job("first", priority=1)])
+        hand = Hand(storage, slots=3)
+        assert len(hand.claim(3)) == 3
+
+        claims = hand.turn(slots=2, ahead=5, holding=[]).claims
+
+        assert [(each.run.job_id, each.slot) for each in claims] == [("first", 0), ("s1", 1)]
+        record = one(storage, "s2")
+        assert (record.status, record.phase, record.attempts) == ("pending", Phase.READY, 0)
+        assert [run.status for run in storage.history("s2")] == [ExecutionStatus.LOST]
 
     @promise("P4")
     def test_what_the_worker_holds_is_not_handed_out_again(self, storage: Storage) -> None:

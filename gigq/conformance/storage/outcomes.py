@@ -155,6 +155,20 @@ class OutcomeCases(StorageCases):
         assert hand.claim_one().run.number == 2
 
     @promise("P9")
+    @pytest.mark.parametrize("ending", ["snoozed", "stopped", "handed back"])
+    def test_what_is_not_counted_leaves_the_attempts_before_it(
+        self, storage: Storage, ending: str
+    ) -> None:
+        """P9: one attempt is given back, and no other."""
+        storage.add([job("a", max_attempts=9)])
+        hand = Hand(storage)
+        for _ in range(2):
+            hand.fail(hand.claim_one(), retry_delay=0)
+        hand.turn(ENDINGS[ending](hand.claim_one().run))
+
+        assert one(storage, "a").attempts == 2
+
+    @promise("P9")
     def test_a_claim_handed_back_leaves_no_trace(self, storage: Storage) -> None:
         """P9: as if it had never been claimed, but for the run number, which is used up."""
         storage.add([job("a", max_attempts=1)])

@@ -170,6 +170,9 @@ class ReviveCases(StorageCases):
         storage.requeue(["x"])
         record = one(storage, "child")
         assert (record.status, record.cancelled_by) == (JobStatus.CANCELLED, "y")
+        assert record.error is not None
+        assert "'y' (y)" in record.error.message
+        assert "cancelled" in record.error.message
         assert status(storage, "grandchild") == [JobStatus.CANCELLED]
 
         storage.requeue(["y"])

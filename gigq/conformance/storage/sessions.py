@@ -20,6 +20,7 @@ from gigq.contracts.storage import (
     Phase,
     Started,
     Storage,
+    Takes,
 )
 from gigq.errors import SessionLost
 from gigq.liveness import this_process
@@ -50,7 +51,8 @@ class SessionCases(StorageCases):
         """Each turn is a beat, with or without something to say."""
         storage.add([job("a"), job("b")])
         joined_us = clock.wall_us()
-        hand = Hand(storage, "w", slots=3, facts=facts_of_this_process())
+        takes = Takes(("default", "q"), ("json",), ("app.jobs", "x:*"))
+        hand = Hand(storage, "w", slots=3, takes=takes, facts=facts_of_this_process())
         (before,) = door.sessions()
         clock.advance(5)
         hand.claim(1, ahead=1)
@@ -79,6 +81,15 @@ class SessionCases(StorageCases):
         kinds = [run.status for run in door.history("started")]
         assert (kinds, door.history("ahead")) == ([ExecutionStatus.STOPPED], [])
         assert Hand(door, "other").claim_ids() == ["started", "ahead"]
+
+    def test_a_run_that_is_handed_back_tells_where_it_ran(self, storage: Storage) -> None:
+        """The history names the slot, whoever ended the run."""
+        storage.add([job("a"), job("b")])
+        hand = Hand(storage, "w", slots=2)
+        hand.claim(2)
+        storage.leave(hand.session)
+
+        assert [run.worker for name in "ab" for run in storage.history(name)] == ["w-0", "w-1"]
 
     @promise("P9")
     def test_leaving_twice_does_nothing(self, storage: Storage) -> None:
@@ -122,6 +133,7 @@ class RecoveryCases(StorageCases):
 
         assert isinstance(lost, Lost)
         assert (lost.run, lost.name, lost.queue) == (claim.run, "report", "q")
+        assert lost.worker == "the-dead-one"
         assert lost.status is JobStatus.PENDING
         assert "the-dead-one" in lost.reason
         assert "host-7" in lost.reason
@@ -131,6 +143,7 @@ class RecoveryCases(StorageCases):
         (run,) = door.history("a")
         assert (run.status, run.completed_us is not None) == (ExecutionStatus.LOST, True)
         assert run.error is not None
+        assert run.error.type == "lost"
         assert "the-dead-one" in run.error.message
         assert door.sessions() == []
         again = Hand(door, "other").claim_one()
@@ -142,15 +155,18 @@ class RecoveryCases(StorageCases):
     ) -> None:
         """P3: a job that kills its worker does so at most `max_attempts` times."""
         storage.add([job("a", max_attempts=2), job("child", "a")])
-        for _ in range(2):
-            Hand(storage, "victim").claim_one()
+        for name in ("first victim", "second victim"):
+            Hand(storage, name).claim_one()
             (lost,) = outlive(clock, storage)
 
         assert lost.status is JobStatus.FAILED
         record = one(storage, "a")
         assert (record.status, record.lost) == (JobStatus.FAILED, 2)
         assert record.error is not None
-        assert "victim" in record.error.message
+        assert "second victim" in record.error.message
+        history = storage.history("a")
+        assert [run.status for run in history] == [ExecutionStatus.LOST] * 2
+        assert [run.error is not None for run in history] == [True] * 2
         assert status(storage, "child") == [JobStatus.CANCELLED]
 
     @promise("P3", "P4")
@@ -255,6 +271,20 @@ class RecoveryCases(StorageCases):
         assert [one(storage, name).lost for name in "ab"] == [1, 1]
 
     @promise("P3")
+    def test_all_dead_are_told_by_one_look(self, storage: Storage, clock: ManualClock) -> None:
+        """P3: when a host goes, its workers go together."""
+        storage.add([job("a"), job("b"), job("c")])
+        for name in ("one", "two", "three"):
+            Hand(storage, name).claim_one()
+
+        lost = outlive(clock, storage)
+
+        assert [(each.worker, each.run.job_id) for each in lost] == [
+            ("one", "a"), ("two", "b"), ("three", "c"),
+        ]  # fmt: skip
+        assert status(storage, "a", "b", "c") == [JobStatus.PENDING] * 3
+
+    @promise("P3")
     def test_a_dead_process_of_this_host_is_noticed_at_once(self, storage: Storage) -> None:
         """P3: nobody waits for its lease to end."""
         facts = facts_of_this_process(pid=a_dead_process(), pid_started=1)
@@ -300,6 +330,25 @@ class AheadCases(StorageCases):
         assert [each.run.job_id for each in hand.claim(0, ahead=5)] == ["other"]
         claim = hand.claim_one()
         assert (claim.run.job_id, claim.suspect, claim.slot) == ("suspect", True, 0)
+
+    @promise("P3")
+    def test_suspects_hide_nothing_from_a_claim_ahead(
+        self, storage: Storage, door: Storage, clock: ManualClock
+    ) -> None:
+        """P3: what stands behind them comes, as much as is wanted, and nothing of paused queues."""
+        storage.add([job(name) for name in ("s1", "s2", "s3")])
+        Hand(storage).claim(0, ahead=3)
+        outlive(clock, storage)
+        storage.add([job("shut", queue="shut", priority=1), job("a"), job("b"), job("c")])
+        door.pause("shut")
+        hand = Hand(storage)
+
+        claims = hand.claim(1, ahead=2)
+
+        assert [(each.run.job_id, each.slot) for each in claims] == [
+            ("s1", 0), ("a", None), ("b", None),
+        ]  # fmt: skip
+        assert status(door, "shut", "s2", "c") == [JobStatus.PENDING] * 3
 
     @promise("P3")
     def test_three_hundred_jobs_survive_a_worker_that_is_killed_four_times(

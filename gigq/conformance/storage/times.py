@@ -129,6 +129,7 @@ class ExpiryCases(StorageCases):
         record = one(storage, "a")
         assert (record.status, record.cancelled_by) == (JobStatus.CANCELLED, "expired")
         assert record.error is not None
+        assert record.error.type == "expired"
         assert "expire" in record.error.message
         assert one(storage, "child").cancelled_by == "a"
 

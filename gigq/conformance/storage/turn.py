@@ -153,6 +153,14 @@ class TakesCases(StorageCases):
         assert Hand(storage, takes=takes).claim_ids() == ["app.jobs:f", "app.tasks:send_mail"]
 
     @promise("P10")
+    def test_takes_of_several_workers_are_told_apart(self, storage: Storage) -> None:
+        """Workers of one process share a storage, and each is handed its own."""
+        storage.add([job(each, function=each) for each in ("x:f", "y:f", "x:g", "y:g")])
+        xs, ys = (Hand(storage, takes=Takes(allow=(module,))) for module in "xy")
+
+        assert (xs.claim_ids(1), ys.claim_ids(1)) == (["x:f"], ["y:f"])
+        assert (xs.claim_ids(), ys.claim_ids()) == (["x:g"], ["y:g"])
+
     def test_takes_nothing_when_nothing_is_allowed(self, storage: Storage) -> None:
         """P10: an empty list is not the same as none."""
         storage.add([job("a")])

@@ -52,9 +52,19 @@ class WaitCases(StorageCases):
         self.settle(storage)
         storage.nudge()
         started = time.monotonic()
-        storage.wait(LONG)
+        told = storage.wait(LONG)
 
+        assert told
         assert time.monotonic() - started < LONG / 2
+
+    def test_a_change_is_told_once_however_short_the_wait(self, storage: Storage) -> None:
+        """A worker's waits end at moments of its own: one that ends just then must not lose it."""
+        self.settle(storage)
+        storage.add([job("a")])
+
+        assert storage.wait(0)
+        self.settle(storage)
+        assert not storage.wait(0)
 
     def test_an_add_ends_a_wait_of_its_own_process(self, storage: Storage) -> None:
         """A job became claimable."""

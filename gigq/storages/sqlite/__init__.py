@@ -381,7 +381,7 @@ class SqliteStorage(Storage):
     def sessions(self) -> list[SessionRecord]:
         return self._read(sessions.sessions)
 
-    def wait(self, timeout: float) -> None:
+    def wait(self, timeout: float) -> bool:
         database = self._opened()
         deadline = time.monotonic() + timeout
         with self._waiting(database) as waiter, database.watching(self._timeout) as connection:
@@ -391,12 +391,12 @@ class SqliteStorage(Storage):
                 refuse_replaced(database.location, database.opened)
                 before, version = version, connection.execute("PRAGMA data_version").fetchone()[0]
                 if self._database is not database or self._was_nudged():
-                    return
+                    return True
                 if before != version and self._has_pulsed(connection):
-                    return
+                    return True
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    return
+                    return False
                 if not waiter.sleep(min(look, left)):
                     look = min(look * 1.25, wakeup.LONGEST_LOOK)
 

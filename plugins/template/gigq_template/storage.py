@@ -250,8 +250,8 @@ class JsonFileStorage(Storage):
     def sessions(self) -> list[SessionRecord]:
         return self._memory.sessions()
 
-    def wait(self, timeout: float) -> None:
-        self._memory.wait(timeout)
+    def wait(self, timeout: float) -> bool:
+        return self._memory.wait(timeout)
 
     def nudge(self) -> None:
         self._memory.nudge()
