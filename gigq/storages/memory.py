@@ -1328,6 +1328,9 @@ def _claim(
     size = 0
     for row in sorted(unheard, key=_rank):
         slot = free.popleft() if free else None
+        if slot is None and row.lost:
+            jobs.hand_back(row, now)  # it must not lie ready
+            continue
         ahead -= slot is None
         row.started = slot is not None
         row.history[row.run].worker = session.worker.label(slot or 0)

@@ -69,15 +69,19 @@ class ClaimCases(StorageCases):
         assert [claim.run.job_id for claim in claims] == ["j0", "j1", "j2", "j3"]
         assert [one(storage, name).worker for name in ("j0", "j1")] == ["w-3", "w-1"]
 
-    def test_a_start_says_where_it_runs(self, storage: Storage) -> None:
-        """A run claimed ahead gets its slot with its start."""
+    def test_a_start_says_where_and_since_when_it_runs(
+        self, storage: Storage, clock: ManualClock
+    ) -> None:
+        """A run claimed ahead gets its slot and its time with its start."""
         storage.add([job("a")])
         hand = Hand(storage, "w", slots=4)
         (claim,) = hand.claim(0, ahead=1)
+        clock.advance(3)
 
         hand.turn(started=[Started(claim.run, 2)])
 
-        assert one(storage, "a").worker == "w-2"
+        record = one(storage, "a")
+        assert (record.worker, record.started_us) == ("w-2", clock.wall_us())
 
     def test_a_turn_that_wants_nothing_claims_nothing(self, storage: Storage) -> None:
         """Zero is a number."""

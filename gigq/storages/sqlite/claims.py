@@ -28,7 +28,7 @@ from gigq.contracts.storage import (
 )
 from gigq.storages.sqlite.branches import BadEnd, spread
 from gigq.storages.sqlite.connection import bindable
-from gigq.storages.sqlite.outcomes import RunRow, apply, end_stopping, give_back
+from gigq.storages.sqlite.outcomes import RunRow, apply, give_back
 from gigq.storages.sqlite.schema import PARAMS, PARAMS_SIZE, pending_state
 
 if TYPE_CHECKING:
@@ -385,29 +385,22 @@ def hand_out_again(
 ) -> tuple[list[Claim], Want]:
     """Hand out again, under the same number, runs of the session that its worker never heard of.
 
-    A run that was decided and that the worker does not hold any more has ended.
+    What was lost before must not lie ready: without a slot it goes back.
 
     Returns:
         The claims, and what is left of the want.
     """
     known = {(run.job_id, run.number) for run in holding}
-    unknown = [row for row in owned if (row.id, row.run) not in known]
-    ended = [row for row in unknown if row.stops]
-    if ended:
-        end_stopping(tx, ended)
-    rows = [row for row in unknown if row.runs]
+    rows = [row for row in owned if row.runs and (row.id, row.run) not in known]
     if not rows:
         return [], want
     slots = list(want.slots)
     details = _details(tx, [row.seq for row in rows])
     details.sort(key=lambda row: (-row.priority, row.seq))
-    # What was lost before must not lie ready: it has first call on a slot, or goes back.
-    suspects = sum(row.lost > 0 for row in details)
     kept: _Chosen = []
     back: set[int] = set()
     for row in details:
-        slot = slots.pop(0) if slots and (row.lost or len(slots) > suspects) else None
-        suspects -= row.lost > 0
+        slot = slots.pop(0) if slots else None
         if slot is None and row.lost:
             back.add(row.seq)
         else:

@@ -92,6 +92,7 @@ class Change:
         trace: The run is to be seen in the history.
         lost: It was taken from a dead session.
         by_user: Cancelled by a wish.
+        slot: Where it ran; None leaves what is known of that.
     """
 
     row: RunRow
@@ -104,7 +105,7 @@ class Change:
     trace: bool = True
     lost: bool = False
     by_user: bool = False
-    slot: int = 0
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,7 +418,6 @@ def apply(tx: Tx, worker_id: str, slots: int, changes: Sequence[Change]) -> None
         "slots": slots,
         "worker": bindable(worker_id),
     }
-    # A lost run keeps the label of the slot that it was in: nobody reported one.
     tx.run(
         f"""
         UPDATE job SET
@@ -428,7 +428,7 @@ def apply(tx: Tx, worker_id: str, slots: int, changes: Sequence[Change]) -> None
             owned = c.owned, wish = 0, lost = job.lost + c.lost,
             carries = c.status IS NULL,
             started = CASE WHEN NOT c.trace THEN NULL WHEN begun OR c.lost THEN started ELSE :wall END,
-            worker = iif(c.lost, worker, {_label("c.slot")}),
+            worker = iif(c.slot IS NULL, worker, {_label("c.slot")}),
             completed = iif(c.ended IS NULL, NULL, :wall),
             cancelled_by = iif(c.by_user, 'user', NULL),
             updated = :wall
@@ -484,4 +484,5 @@ def hand_over(
 def give_back(row: RunRow) -> Change:
     """What becomes of a run whose worker leaves."""
     run = Run(row.id, row.run, row.seq)  # type: ignore[arg-type]
-    return _decide(row, Stopped(run) if row.begun else HandedBack(run))
+    change = _decide(row, Stopped(run) if row.begun else HandedBack(run))
+    return replace(change, slot=None)
