@@ -540,7 +540,8 @@ class _Jobs:
     def hand_back(self, row: _Row, now: _Now) -> None:
         """running → pending, as if it had never been claimed, but for the number."""
         row.settled[row.run] = row.history.pop(row.run).session
-        row.started_us = None
+        before = next(reversed(row.history.values()), None)
+        row.started_us = before.started_us if before else None
         self.own(row, None)
         self.come_back(row, now, counted=False)
 
@@ -709,6 +710,12 @@ class MemoryStorage(Storage):
         with self._step() as (jobs, now):
             rows = [jobs.rows.get(job_id) for job_id in job_ids]
             return [None if row is None else _record(row, now) for row in rows]
+
+    def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
+        _refuse_too_many(job_ids)
+        with self._step() as (jobs, _):
+            rows = [jobs.rows.get(job_id) for job_id in job_ids]
+            return [None if row is None else row.status for row in rows]
 
     def find(
         self,

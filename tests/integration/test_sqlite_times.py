@@ -63,9 +63,18 @@ class TestADelay:
         assert {each.phase for each in storage.find().jobs} == {Phase.READY}
         assert claimed(storage, session) == ["a", "b"]
 
-    def test_goes_on_after_the_machine_started_anew(self, storage, clock, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("whose", ["submitter", "retry"])
+    def test_goes_on_after_the_machine_started_anew(
+        self, storage, clock, tmp_path, monkeypatch, whose
+    ):
         """Monotonic time begins anew with a boot: what was left is carried over by the calendar."""
-        storage.add([job("delayed", delay_us=100 * SECOND, expires_in_us=DAY * SECOND)])
+        if whose == "submitter":
+            storage.add([job("delayed", delay_us=100 * SECOND, expires_in_us=DAY * SECOND)])
+        else:
+            storage.add([job("delayed")])
+            session = join(storage)
+            (claim,) = claim_all(storage, session)
+            storage.turn(session, [Failed(claim.run, ErrorInfo("E", "m"), 100 * SECOND)])
         storage.close()
         monkeypatch.setattr(schema, "boot_name", lambda _: "another boot")
         monkeypatch.setattr("gigq.storages.sqlite.boot_name", lambda _: "another boot")

@@ -38,6 +38,7 @@ class CancelCases(StorageCases):
         record = one(door, "ready")
         assert (record.status, record.cancelled_by) == (JobStatus.CANCELLED, "user")
         assert record.error is not None
+        assert (record.error.type, "cancelled" in record.error.message) == ("cancelled", True)
         assert record.completed_us is not None
         assert Hand(door).claim() == []
 
@@ -115,6 +116,15 @@ class CancelRunningCases(StorageCases):
 
         assert one(storage, "a").error == BOOM
 
+    def test_a_cancel_keeps_the_error_of_an_attempt(self, storage: Storage) -> None:
+        """The same between two attempts."""
+        storage.add([job("a")])
+        hand = Hand(storage)
+        hand.fail(hand.claim_one(), retry_delay=60)
+
+        assert storage.cancel(["a"]) == [True]
+        assert one(storage, "a").error == BOOM
+
     @pytest.mark.parametrize("ending", WAYS_BACK)
     def test_a_wish_wins_over_every_way_back_to_pending(
         self, storage: Storage, ending: str
@@ -129,6 +139,15 @@ class CancelRunningCases(StorageCases):
 
         assert status(storage, "a", "child") == [JobStatus.CANCELLED] * 2
         assert hand.claim() == []
+        record, history = one(storage, "a"), storage.history("a")
+        told = {"failed": "failed", "timed out": "timeout", "snoozed": "snoozed"}
+        if ending == "handed back":
+            assert history == []
+        else:
+            assert [run.status for run in history] == [told.get(ending, "cancelled")]
+        if ending in ("failed", "timed out"):
+            assert record.error == BOOM
+        assert record.attempts == (0 if ending in ("snoozed", "handed back") else 1)
 
     @promise("P3")
     def test_a_wish_wins_over_the_loss_of_the_worker(

@@ -129,6 +129,17 @@ class ClearCases(StorageCases):
         assert (removed, storage.counts().get("default", {})) == (total, {})
         assert steps >= 3
 
+    def test_clear_goes_on_behind_what_stays(self, storage: Storage) -> None:
+        """However much that is; the last step says that it was the last."""
+        ids = [f"j{number}" for number in range(2 * MAX_IDS)]
+        storage.add([job(each) for each in ids])
+        storage.cancel(ids[MAX_IDS:])
+
+        first = storage.clear({JobStatus.CANCELLED})
+        assert (first.removed, first.cursor is None) == (0, False)
+        second = storage.clear({JobStatus.CANCELLED}, cursor=first.cursor)
+        assert (second.removed, second.cursor) == (MAX_IDS, None)
+
     def test_clear_of_nothing_removes_nothing(self, storage: Storage) -> None:
         """An empty storage, and no status at all."""
         storage.add([job("a")])

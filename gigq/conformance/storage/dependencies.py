@@ -101,6 +101,17 @@ class DependencyCases(StorageCases):
         assert hand.claim_ids() == ["child"]
 
     @promise("P6")
+    def test_a_completed_parent_leaves_the_others_to_be_waited_for(self, storage: Storage) -> None:
+        """P6: a child that comes later waits for the parent that is unfinished, and for it alone."""
+        storage.add([job("done"), job("open")])
+        hand = Hand(storage)
+        hand.complete(hand.claim_one())
+        storage.add([job("child", "done", "open")])
+
+        assert one(storage, "child").waiting_for == ("open",)
+        assert hand.run_all() == ["open", "child"]
+
+    @promise("P6")
     def test_a_thousand_children_are_released_at_once(self, storage: Storage) -> None:
         """P6: fan-out in one step, in order."""
         children = [f"c{number}" for number in range(1_000)]
@@ -151,7 +162,10 @@ class ParentFailureCases(StorageCases):
         assert [one(door, name).cancelled_by for name in "abc"] == ["top", "a", "b"]
         error = one(door, "a").error
         assert error is not None
-        assert "top" in error.message
+        assert error.type == "parent"
+        assert "'top' (top)" in error.message
+        said = {"failed": "failed", "timeout": "timed out", "cancelled": "was cancelled"}
+        assert said[end] in error.message
         assert one(door, "c").completed_us is not None
         assert door.get(["free"]) == free
 

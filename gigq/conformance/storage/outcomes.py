@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -196,6 +197,38 @@ class OutcomeCases(StorageCases):
         assert again == ["failed", "timed out", "stopped", "handed back"]
         assert one(storage, "snoozed").phase is Phase.RETRYING
 
+    @pytest.mark.parametrize("ending", sorted(set(ENDINGS) - {"handed back"}))
+    def test_an_outcome_says_where_it_ran(
+        self, storage: Storage, clock: ManualClock, ending: str
+    ) -> None:
+        """Of runs whose start nobody had told: that is known with their end at the latest."""
+        storage.add([job("a"), job("b")])
+        hand = Hand(storage, "w", slots=4)
+        claims = hand.claim(0, ahead=2)
+        clock.advance(3)
+        hand.turn(*(replace(ENDINGS[ending](each.run), slot=2) for each in claims))
+
+        for name in "ab":
+            (execution,) = storage.history(name)
+            assert (execution.worker, execution.started_us) == ("w-2", clock.wall_us())
+
+    @pytest.mark.parametrize("ending", sorted(set(ENDINGS) - {"handed back"}))
+    def test_an_outcome_changes_no_start(
+        self, storage: Storage, clock: ManualClock, ending: str
+    ) -> None:
+        """What is told of a run's end is its end, and the job changed then."""
+        storage.add([job("a")])
+        hand = Hand(storage)
+        claim = hand.claim_one()
+        started_us = clock.wall_us()
+        assert one(storage, "a").updated_us == started_us
+        clock.advance(3)
+        hand.turn(ENDINGS[ending](claim.run))
+
+        (execution,) = storage.history("a")
+        assert (execution.started_us, execution.completed_us) == (started_us, clock.wall_us())
+        assert one(storage, "a").updated_us == clock.wall_us()
+
     def test_a_turn_with_nothing_to_say_changes_nothing(self, storage: Storage) -> None:
         """It proves that the session lives, and that is all."""
         storage.add([job("a")])
@@ -261,7 +294,9 @@ class FenceCases(StorageCases):
         """P4: a job that was removed, or never was, harms no turn."""
         run = Run("nowhere", RunNumber(1))
 
-        assert Hand(storage).turn(Completed(run, RESULT)).stale == (run,)
+        hand = Hand(storage)
+        assert hand.turn(Completed(run, RESULT)).stale == (run,)
+        assert hand.turn(Completed(run, RESULT), holding=[run]).stale == (run,)
 
     @promise("P4")
     def test_a_run_that_was_never_claimed_is_stale(self, storage: Storage) -> None:

@@ -165,6 +165,35 @@ class ExpiryCases(StorageCases):
 
         assert hand.claim_ids() == ["a"]
 
+    def test_a_job_that_was_handed_back_after_a_run_does_not_expire(
+        self, storage: Storage, clock: ManualClock
+    ) -> None:
+        """The claim that came to nothing unmakes no start before it."""
+        storage.add([job("a", expires_in_us=us(10))])
+        hand = Hand(storage)
+        hand.fail(hand.claim_one(), retry_delay=0)
+        started_us = one(storage, "a").started_us
+        clock.advance(5)
+        (claim,) = hand.claim(0, ahead=1)
+        storage.release(hand.session, [claim.run])
+        assert one(storage, "a").started_us == started_us
+        clock.advance(6)
+
+        assert hand.claim_ids() == ["a"]
+
+    def test_a_job_whose_only_claim_was_handed_back_expires(
+        self, storage: Storage, clock: ManualClock
+    ) -> None:
+        """It was never started."""
+        storage.add([job("a", expires_in_us=us(10))])
+        hand = Hand(storage)
+        (claim,) = hand.claim(0, ahead=1)
+        storage.release(hand.session, [claim.run])
+        clock.advance(11)
+
+        assert hand.claim() == []
+        assert one(storage, "a").cancelled_by == "expired"
+
     def test_a_jump_of_the_calendar_expires_no_duration(
         self, storage: Storage, clock: ManualClock
     ) -> None:

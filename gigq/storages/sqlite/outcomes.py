@@ -264,10 +264,9 @@ def _decide(row: RunRow, outcome: Outcome) -> Change:
         case Snoozed(delay_us=delay_us, slot=slot):
             change = _come_back(row, ExecutionStatus.SNOOZED, counted=False, delay_us=delay_us)
         case Stopped(slot=slot):
-            status = ExecutionStatus.CANCELLED if row.wish else ExecutionStatus.STOPPED
-            change = _come_back(row, status, counted=bool(row.wish))
+            change = _stop(row)
         case HandedBack(slot=slot):
-            change = replace(_come_back(row, HANDED_BACK, counted=False), trace=False)
+            change = _hand_back(row)
         case Completed() | Ended():
             raise AssertionError("settled elsewhere")
         case _:
@@ -292,6 +291,20 @@ def _come_back(
     if error is None and not row.has_error:
         error = ErrorInfo("cancelled", "The job was cancelled while it ran.").to_json()
     return Change(row, State.CANCELLED, attempts, status, error, by_user=True)
+
+
+def _stop(row: RunRow) -> Change:
+    status = ExecutionStatus.CANCELLED if row.wish else ExecutionStatus.STOPPED
+    return _come_back(row, status, counted=bool(row.wish))
+
+
+def _hand_back(row: RunRow) -> Change:
+    return replace(_come_back(row, HANDED_BACK, counted=False), trace=False)
+
+
+def give_back(row: RunRow) -> Change:
+    """What becomes of a run whose worker leaves."""
+    return _stop(row) if row.begun else _hand_back(row)
 
 
 def lose(row: RunRow, reason: str) -> Change:
@@ -393,6 +406,14 @@ def _store_results(
             tx.run("UPDATE job SET result = ? WHERE seq = ?", [outcome.result.data, row.seq])
 
 
+#: When the run before the present one started, as far as there was one: a job that was started does
+#: not expire, whatever claims of it came to nothing since.
+_STARTED_BEFORE = f"""
+    SELECT e.started FROM execution AS e
+    WHERE e.seq = job.seq AND e.status <> '{HANDED_BACK}' ORDER BY e.run DESC LIMIT 1
+"""
+
+
 def apply(tx: Tx, worker_id: str, slots: int, changes: Sequence[Change]) -> None:
     """Write what was decided for runs that did not complete, and tell the branches of the ended."""
     table = [
@@ -427,7 +448,8 @@ def apply(tx: Tx, worker_id: str, slots: int, changes: Sequence[Change]) -> None
             due_mono = c.due_mono, due_wall = c.due_wall, retrying = c.due_mono IS NOT NULL,
             owned = c.owned, wish = 0, lost = job.lost + c.lost,
             carries = c.status IS NULL,
-            started = CASE WHEN NOT c.trace THEN NULL WHEN begun OR c.lost THEN started ELSE :wall END,
+            started = CASE WHEN NOT c.trace THEN ({_STARTED_BEFORE})
+                WHEN begun OR c.lost THEN started ELSE :wall END,
             worker = iif(c.slot IS NULL, worker, {_label("c.slot")}),
             completed = iif(c.ended IS NULL, NULL, :wall),
             cancelled_by = iif(c.by_user, 'user', NULL),
@@ -479,10 +501,3 @@ def hand_over(
         apply(tx, session.worker.worker_id, session.worker.slots, changes)
     if stopping:
         end_stopping(tx, stopping)
-
-
-def give_back(row: RunRow) -> Change:
-    """What becomes of a run whose worker leaves."""
-    run = Run(row.id, row.run, row.seq)  # type: ignore[arg-type]
-    change = _decide(row, Stopped(run) if row.begun else HandedBack(run))
-    return replace(change, slot=None)
