@@ -217,6 +217,8 @@ class Coordinator:
         if self._wish is not Wish.WORK and not self._wished_us:
             self._wished_us = now
             self._runs.hand_back_unstarted()
+            if self._wish is Wish.FINISH and (running := self.running_job_ids()):
+                self._teller.finishing(running)
         if self._grace_is_over(now):
             self._teller.grace_over()
             self._wish, self._wished_us = Wish.HALT, now

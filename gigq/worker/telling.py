@@ -163,6 +163,13 @@ class Teller:
             self._who, runs,
         )  # fmt: skip
 
+    def finishing(self, running: Sequence[str]) -> None:
+        """Told to end while it runs something: whoever pressed Ctrl-C sees what it waits for."""
+        logger.info(
+            "%s was told to stop and lets %d job(s) end: %s. A second signal stops them now.",
+            self._who, len(running), ", ".join(running),
+        )  # fmt: skip
+
     def grace_over(self) -> None:
         """Runs had their time to end."""
         logger.warning("%s: grace is over, the runs are stopped", self._who)
