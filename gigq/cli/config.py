@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import click
 
@@ -57,9 +57,9 @@ def without_secret(url: str) -> str:
         user = place.rpartition("@")[0].partition(":")[0]
         place = f"{user}:***@{place.rpartition('@')[2]}"
     query = "&".join(_pair(pair) for pair in parts.query.split("&"))
-    # urlunsplit would write sqlite:///x as sqlite:/x
-    masked = urlunsplit(("", "", parts.path, query, parts.fragment))
-    return f"{parts.scheme}://{place}{masked}"
+    # By hand: urlunsplit leaves slashes out or adds some, as the version of Python has it.
+    fragment = f"#{parts.fragment}" if parts.fragment else ""
+    return f"{parts.scheme}://{place}{parts.path}{f'?{query}' if query else ''}{fragment}"
 
 
 def _pair(pair: str) -> str:
