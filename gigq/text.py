@@ -83,5 +83,6 @@ def duration(duration_us: int) -> str:
     seconds = duration_us / MICROSECONDS
     for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if abs(seconds) >= 2 * size:
-            return f"{seconds / size:.3g} {unit}"
+            count = seconds / size
+            return f"{count:.3g} {unit}" if abs(count) < 1_000 else f"{count:,.0f} {unit}"  # noqa: PLR2004
     return f"{seconds:.3g} s"

@@ -109,6 +109,13 @@ def _requeue(queue: JobQueue, ids: Sequence[str]) -> _Tally:
         except (ParentsRemoved, DuplicateJob) as error:
             tally.refuse(job_id, str(error), code_of(error))
             continue
+        job = queue.get_status(job_id)
+        if job.get("status") == JobStatus.CANCELLED:
+            why = (
+                f"it would be cancelled again. {job['error']} Requeue that one: this comes with it."
+            )
+            tally.refuse(job_id, why, REFUSED)
+            continue
         _explain_refusal(
             queue, tally, job_id, "only failed, timed-out and cancelled jobs can be requeued"
         )

@@ -460,7 +460,8 @@ class JobQueue:
         Attempts start anew; the history stays.
 
         Returns:
-            Whether it was requeued; False for unknown ids and other statuses.
+            Whether it was requeued; False for unknown ids, other statuses, and a job that a parent's end
+            would cancel again: requeue the parent, and it comes back too.
 
         Raises:
             ParentsRemoved: It needs results of parents that were cleared.
@@ -598,18 +599,25 @@ class JobQueue:
             )
         return record
 
+    def _status(self, job_id: str) -> JobStatus:
+        [status] = self.storage.statuses([job_id]) if _may_exist(job_id) else [None]
+        return (
+            self._get(job_id).status if status is None else status
+        )  # which says that it is unknown
+
     def _ended(self, job_id: str, timeout: Duration | None) -> JobRecord:
         """The job, once it has ended."""
         limit_us = None if timeout is None else CALL.duration_us("timeout", timeout, zero=True)
         start = time.monotonic()
         while True:
-            record = self._get(job_id)
-            if record.status.ended:
+            # The status first: it is looked at often, and payloads may be large.
+            if self._status(job_id).ended and (record := self._get(job_id)).status.ended:
                 return record
             left = LOOK_AGAIN
             if limit_us is not None:
                 left = min(left, limit_us / MICROSECONDS - (time.monotonic() - start))
             if left <= 0:
+                record = self._get(job_id)
                 raise WaitTimeout(
                     f"Job {shown(record.name)} ({job_id}) is {record.status} ({record.phase}) after "
                     f"{time.monotonic() - start:.3g} s of waiting.\n"

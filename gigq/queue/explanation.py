@@ -158,7 +158,10 @@ def _end(record: JobRecord) -> str:
     text = f"It ended{when}{after}."
     if record.cancelled_by == "user":
         text += " It was cancelled by hand."
-    return f"{text} {_error(record)}".rstrip()
+    text = f"{text} {_error(record)}".rstrip()
+    if record.cancelled_by not in ("", "user", "expired"):
+        text += " Requeue that job, and this one comes back with it."
+    return text
 
 
 def _until(due_us: int | None, now_us: int) -> str:

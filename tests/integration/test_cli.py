@@ -467,6 +467,18 @@ class TestRequeue:
         assert cli("requeue", job_id).stdout == f"Job {job_id} requeued.\n"
         assert cli.json("status", job_id)["status"] == "pending"
 
+    def test_says_which_job_a_branch_comes_back_with(self, cli):
+        parent = cli.submit("fail", "--max-attempts", "1")
+        child = cli.submit("echo", "--depends-on", parent)
+        work()
+
+        ran = cli("requeue", child, code=4)
+
+        assert f"({parent})" in ran.stderr
+        assert "Requeue that one" in ran.stderr
+        cli("requeue", parent)
+        assert cli.json("status", child)["status"] == "pending"
+
     def test_refuses_others(self, cli):
         ran = cli("requeue", cli.submit("echo"), code=4)
 

@@ -122,6 +122,13 @@ class TestAnEndedJob:
         assert "cancelled by hand" in text(ended)
         assert "cancelled by hand" not in text(replace(ended, cancelled_by="expired"))
 
+    def test_that_went_with_its_parent_says_how_it_comes_back(self):
+        ended = replace(READY, status=JobStatus.CANCELLED, phase=Phase.ENDED, cancelled_by="p")
+
+        assert "Requeue that job" in text(ended)
+        assert "Requeue that job" not in text(replace(ended, cancelled_by="user"))
+        assert "Requeue that job" not in text(replace(ended, cancelled_by="expired"))
+
 
 class TestWorkers:
     def test_that_are_paused_come_first(self):

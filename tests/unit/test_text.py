@@ -86,7 +86,7 @@ class TestDuration:
     @pytest.mark.parametrize(
         ("us", "text"),
         [(500_000, "0.5 s"), (90_000_000, "90 s"), (150_000_000, "2.5 min"), (10_800_000_000, "3 h"),
-         (259_200_000_000, "3 days")],
+         (259_200_000_000, "3 days"), (112_900_000_000_000, "1,307 days")],
     )  # fmt: skip
     def test_uses_the_unit_that_reads_best(self, us, text):
         assert duration(us) == text
