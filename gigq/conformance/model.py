@@ -348,12 +348,12 @@ class Model:
 
     def cancel(self, job_ids: Iterable[str], *, running: bool) -> list[bool]:
         answer = []
+        pending = {each for each in self.stories if self.is_pending(each)}
         for job_id in job_ids:
             story = self.stories.get(job_id)
-            done = False
+            done = job_id in pending
             if story is not None and story.status is JobStatus.PENDING:
                 self.end(story, JobStatus.CANCELLED, {"user"})
-                done = True
             elif story is not None and story.status is JobStatus.RUNNING and running:
                 story.events.append(Wished())
                 done = True
@@ -410,6 +410,9 @@ class Model:
 
     def is_needed(self, story: Story) -> bool:
         return story.owner is not None or any(not c.status.ended for c in self.children(story))
+
+    def is_pending(self, job_id: str) -> bool:
+        return job_id in self.stories and self.stories[job_id].status is JobStatus.PENDING
 
     def is_bad(self, job_id: str) -> bool:
         return self.stories[job_id].status in BAD

@@ -785,6 +785,14 @@ class Storage(ABC):
         """The jobs as they are now, payloads included, in the order asked; None where there is none.
         At most `MAX_IDS`."""
 
+    def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
+        """Of these jobs the status alone, in the order asked; None where there is no such job.
+
+        For whoever looks often at what may be large: override it where it can be had for less than
+        `get`, which reads payloads. At most `MAX_IDS`.
+        """
+        return [None if job is None else job.status for job in self.get(job_ids)]
+
     @abstractmethod
     def find(
         self,
@@ -821,7 +829,8 @@ class Storage(ABC):
         every way back to pending ends as cancelled instead. A run that returns first is completed.
 
         Returns:
-            For each id whether something was done; False for unknown and ended jobs.
+            For each id whether something was done; False for unknown and ended jobs. True for one
+            that was pending, also where it went with a parent that is in the list as well.
         """
 
     @abstractmethod

@@ -753,7 +753,12 @@ class MemoryStorage(Storage):
     def cancel(self, job_ids: Sequence[str], *, running: bool = False) -> list[bool]:
         _refuse_too_many(job_ids)
         with self._step() as (jobs, now):
-            return [_cancel(jobs, jobs.rows.get(job_id), now, running) for job_id in job_ids]
+            rows = [jobs.rows.get(job_id) for job_id in job_ids]
+            pending = {row.id for row in rows if row and row.status is JobStatus.PENDING}
+            return [
+                row is not None and (_cancel(jobs, row, now, running) or row.id in pending)
+                for row in rows
+            ]
 
     def requeue(self, job_ids: Sequence[str]) -> list[bool]:
         _refuse_too_many(job_ids)
@@ -1121,9 +1126,7 @@ def _texts(row: _Row) -> Iterator[str]:
 # --- cancel, requeue, clear -----------------------------------------------------------------------
 
 
-def _cancel(jobs: _Jobs, row: _Row | None, now: _Now, running: bool) -> bool:
-    if row is None:
-        return False
+def _cancel(jobs: _Jobs, row: _Row, now: _Now, running: bool) -> bool:
     if row.status is JobStatus.PENDING:
         error = ErrorInfo("cancelled", "The job was cancelled before it started.")
         jobs.end(row, JobStatus.CANCELLED, now, row.error or error, by="user")

@@ -69,6 +69,15 @@ class CancelCases(StorageCases):
         assert storage.cancel(["child", "parent"]) == [True, True]
         assert one(storage, "child").cancelled_by == "user"
 
+    def test_cancel_counts_a_child_that_went_with_its_parent(self, storage: Storage) -> None:
+        """Whatever the order: who asked for both is told of both, and of each as often as he asked."""
+        storage.add([job("parent"), job("child", "parent"), job("grandchild", "child")])
+
+        answer = storage.cancel(["parent", "grandchild", "child", "nowhere", "parent"])
+        assert answer == [True, True, True, False, True]
+        assert storage.cancel(["parent", "child"]) == [False, False]
+        assert one(storage, "child").cancelled_by == "parent"
+
 
 class CancelRunningCases(StorageCases):
     """The wish to stop what runs."""

@@ -57,6 +57,21 @@ class GetCases(StorageCases):
         with pytest.raises(ValueError, match=r"1.?000"):
             storage.get(["x"] * (MAX_IDS + 1))
 
+    def test_statuses_are_those_of_get(self, storage: Storage) -> None:
+        """In the order asked, None where there is none, and whatever an id may look like."""
+        storage.add([job("runs"), job("done"), job("waits", "runs"), job("odd\0'id")])
+        hand = Hand(storage)
+        runs, done = hand.claim(2)
+        hand.complete(done)
+
+        ids = ["done", "nowhere", "waits", "odd\0'id", runs.run.job_id, "done"]
+        told = storage.statuses(ids)
+        assert told == [record and record.status for record in storage.get(ids)]
+        assert told[:3] == [JobStatus.COMPLETED, None, JobStatus.PENDING]
+        assert storage.statuses([]) == []
+        with pytest.raises(ValueError, match=r"1.?000"):
+            storage.statuses(["x"] * (MAX_IDS + 1))
+
     def test_get_brings_large_payloads_and_find_leaves_them_out(self, storage: Storage) -> None:
         """Parameters and result; `find` tells their size."""
         large = Payload("json", b"x" * (INLINE_BYTES + 1))

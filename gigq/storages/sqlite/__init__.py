@@ -226,6 +226,16 @@ class SqliteStorage(Storage):
 
         return self._read(read)
 
+    def statuses(self, job_ids: Sequence[str]) -> list[JobStatus | None]:
+        _refuse_too_many(job_ids)
+
+        def read(tx: Tx) -> list[JobStatus | None]:
+            seqs = jobs.seqs_of(tx, job_ids)
+            found = reading.statuses(tx, list(seqs.values()))
+            return [found.get(seqs.get(job_id, -1)) for job_id in job_ids]
+
+        return self._read(read)
+
     def find(
         self,
         where: JobFilter = EVERYTHING,

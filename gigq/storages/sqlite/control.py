@@ -29,14 +29,17 @@ def cancel(tx: Tx, job_ids: Sequence[str], *, running: bool) -> list[bool]:
     """See `Storage.cancel`. In the order asked: the first to cancel a branch is who cancelled it."""
     seqs = seqs_of(tx, job_ids)
     error = ErrorInfo("cancelled", "The job was cancelled before it started.").to_json()
-    done: dict[str, bool] = {}
+    found = tx.value(
+        "SELECT json_group_array(seq) FROM job "
+        f"WHERE seq IN (SELECT value FROM json_each(?)) AND state < {int(State.RUNNING)}",
+        [json.dumps(list(seqs.values()))],
+    )
+    pending = set(json.loads(found))
     answer: list[bool] = []
-    for job_id in job_ids:
-        row = tx.one(
-            "SELECT seq, id, name, queue, state FROM job WHERE seq = ?", [seqs.get(job_id)]
-        )
-        done[job_id] = row is not None and _cancel(tx, row, error, running=running)
-        answer.append(done[job_id])
+    for seq in (seqs.get(job_id) for job_id in job_ids):
+        row = tx.one("SELECT seq, id, name, queue, state FROM job WHERE seq = ?", [seq])
+        done = row is not None and _cancel(tx, row, error, running=running)
+        answer.append(done or seq in pending)
     return answer
 
 

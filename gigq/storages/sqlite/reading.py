@@ -87,6 +87,16 @@ def get(tx: Tx, seqs: Sequence[int]) -> dict[int, JobRecord]:
     return {seq: _whole(tx, seq, record) for seq, record in found}
 
 
+def statuses(tx: Tx, seqs: Sequence[int]) -> dict[int, JobStatus]:
+    """The statuses of the jobs with these numbers."""
+    found = tx.value(
+        "SELECT json_group_array(json_array(job.seq, job.state)) "
+        "FROM json_each(?) AS s CROSS JOIN job ON job.seq = s.value",
+        [json.dumps(list(seqs))],
+    )
+    return {seq: STATUS[State(state)] for seq, state in json.loads(found)}
+
+
 def _whole(tx: Tx, seq: int, record: JobRecord) -> JobRecord:
     """With its large payloads too."""
     for field, stored in (("params", PARAMS), ("result", "result")):
