@@ -567,6 +567,17 @@ class TestWorker:
         assert "Starting worker from-env..." in cli("worker", "--once").stdout
         assert cli.json("status", job_id)["executions"][0]["worker_id"] == "from-env"
 
+    def test_runs_as_many_at_once_as_it_was_told(self, cli, in_tmp_path):
+        """Each waits until the other has begun."""
+        for mine, other in (("a", "b"), ("b", "a")):
+            cli.submit("touch_and_wait", "-p", f"started={mine}", "-p", f"release={other}")
+
+        cli("run", "--concurrency", "2", "--worker-id", "w")
+
+        with JobQueue("gigq.db") as queue:
+            jobs = [queue.get_status(job["id"]) for job in queue.list_jobs()]
+        assert {job["executions"][0]["worker_id"] for job in jobs} == {"w-0", "w-1"}
+
     def test_serves_only_the_queues_that_it_was_told(self, cli):
         cli.submit("echo", "--queue", "a")
         cli.submit("echo", "--queue", "b")
