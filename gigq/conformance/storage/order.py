@@ -77,9 +77,10 @@ class OrderCases(StorageCases):
     @promise("P7")
     def test_order_treats_queues_as_equals(self, storage: Storage) -> None:
         """P7: the name of a queue is no priority."""
-        storage.add([job("1", queue="z"), job("2", queue="a"), job("3", queue="z", priority=1)])
+        storage.add([job(each, queue=each) for each in ("z", "a", "m", "", "k")])
+        storage.add([job("first", queue="m", priority=1)])
 
-        assert Hand(storage).claim_ids() == ["3", "1", "2"]
+        assert Hand(storage).claim_ids() == ["first", "z", "a", "m", "", "k"]
 
     @promise("P7")
     def test_order_survives_another_object(self, storage: Storage, door: Storage) -> None:

@@ -197,6 +197,20 @@ class OutcomeCases(StorageCases):
         assert again == ["failed", "timed out", "stopped", "handed back"]
         assert one(storage, "snoozed").phase is Phase.RETRYING
 
+    def test_each_result_of_one_turn_is_its_own_jobs(self, storage: Storage) -> None:
+        """Small, empty, large, and of several formats, whatever stands beside them."""
+        data = [b"first", b"", b"\x00", b"x" * 64 * 1024, b"y" * (64 * 1024 + 1), b"last"]
+        results = [Payload(each, part) for part in data for each in ("json", "msgpack")]
+        storage.add([job(f"j{number}") for number in range(len(results))])
+        hand = Hand(storage, slots=len(results))
+        claims = hand.claim()
+        hand.turn(
+            *(Completed(each.run, result) for each, result in zip(claims, results, strict=True))
+        )
+
+        stored = storage.get([f"j{number}" for number in range(len(results))])
+        assert [record and record.result for record in stored] == results
+
     @pytest.mark.parametrize("ending", sorted(set(ENDINGS) - {"handed back"}))
     def test_an_outcome_says_where_it_ran(
         self, storage: Storage, clock: ManualClock, ending: str
@@ -257,6 +271,30 @@ class FenceCases(StorageCases):
             assert hand.turn(again(claim.run)).stale == (claim.run,)
 
         assert (one(storage, "a"), storage.history("a")) == (before, history)
+
+    @promise("P4")
+    @pytest.mark.parametrize("ending", ENDINGS)
+    def test_a_second_outcome_in_the_same_call_is_refused(
+        self, storage: Storage, ending: str
+    ) -> None:
+        """P4: also before the first is anywhere but in the storage's hands."""
+        storage.add([job("a", max_attempts=5), job("b", max_attempts=5)])
+        hand = Hand(storage, slots=2)
+        alone, twice = hand.claim()
+        hand.turn(ENDINGS[ending](alone.run))
+        again: list[Outcome] = [
+            Completed(twice.run, RESULT),
+            Failed(twice.run, BOOM),
+            Ended(twice.run),
+        ]
+
+        assert hand.turn(ENDINGS[ending](twice.run), *again).stale == (twice.run,) * 3
+
+        a, b = storage.get(["a", "b"])
+        assert a is not None
+        assert b is not None
+        assert (a.status, a.phase, a.error, a.result) == (b.status, b.phase, b.error, b.result)
+        assert len(storage.history("a")) == len(storage.history("b"))
 
     @promise("P4")
     @pytest.mark.parametrize("ending", ENDINGS)
@@ -391,6 +429,20 @@ class StoppingCases(StorageCases):
         assert (one(door, "a").phase, one(door, "a").stopping) == (Phase.READY, False)
         again = Hand(door, "other").claim_one()
         assert (again.run.number, again.attempt) == (2, 2)
+
+    @promise("P4", "P5")
+    def test_a_run_may_end_in_the_call_that_says_that_it_goes_on(self, storage: Storage) -> None:
+        """P5: one after the other; and nothing else is said of it in between."""
+        storage.add([job("a")])
+        hand = Hand(storage)
+        run = hand.claim_one().run
+        timeout = TimedOut(run, BOOM, 0, ended=False)
+
+        assert hand.turn(timeout, Completed(run, RESULT), Ended(run)).stale == (run,)
+
+        record = one(storage, "a")
+        assert (record.phase, record.stopping, record.result) == (Phase.READY, False, None)
+        assert hand.claim_one().run.number == 2
 
     @promise("P5")
     def test_a_requeue_does_not_reach_past_a_run_that_goes_on(self, storage: Storage) -> None:
