@@ -43,7 +43,7 @@ def reference(function: Callable[..., Any]) -> str:
     """
     check_kind(function)
     who = _name_of(function)
-    name = _top_level_name(function, who)
+    name = top_level_name(function)
     module = getattr(function, "__module__", None)
     if not isinstance(module, str):
         raise InvalidFunction(
@@ -68,7 +68,9 @@ def check_kind(function: object) -> None:
     """
     if not callable(function):
         raise InvalidFunction(
-            f"a job's function must be callable, and {shown(function, 200)} is a {type(function).__name__}."
+            f"a job's function must be callable, and {shown(function, 200)} is a "
+            f"{type(function).__name__}.\n"
+            "Give the function itself, not its name or its result: function=work."
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidFunction(
@@ -288,8 +290,13 @@ def _name_of(function: object) -> str:
     return f"{module}.{name}" if module else str(name)
 
 
-def _top_level_name(function: Callable[..., Any], who: str) -> str:
-    """The name at its module's top level; refuses everything that has none."""
+def top_level_name(function: Callable[..., Any]) -> str:
+    """The name that a function has at its module's top level, judged by itself alone.
+
+    Raises:
+        InvalidFunction: It has none: a lambda, a closure, a method, an object that can be called.
+    """
+    who = _name_of(function)
     if isinstance(function, partial):
         raise InvalidFunction(
             "a functools.partial cannot be stored by name.\n"
@@ -407,5 +414,5 @@ def _main_spec_name() -> str | None:
 
 __all__ = [
     "SCRIPT_NAME", "ScriptActs", "check_allowed", "check_kind", "load_script", "reference",
-    "refuse_while_loading", "resolve",
+    "refuse_while_loading", "resolve", "top_level_name",
 ]  # fmt: skip

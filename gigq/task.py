@@ -159,32 +159,16 @@ def _refuse_what_is_no_task(function: object) -> None:
             f"{function!r} is a task already.\nUse @task once, with all options in it."
         )
     if isinstance(function, staticmethod | classmethod):
-        raise InvalidFunction(f"{shown(function)} is a method.\n{_MOVE_OUT}")
+        raise InvalidFunction(
+            f"{shown(function)} is a method, and no object travels with a job.\n"
+            "Write a function at the top level of a module."
+        )
     if isinstance(function, type):
         raise InvalidFunction(
             f"{shown(function)} is a class.\nDecorate a function that makes and uses it."
         )
     functions.check_kind(function)
-    if not inspect.isroutine(function):
-        raise InvalidFunction(
-            f"{shown(function)} can be called and is no function, so it has no name to find it by.\n"
-            "Decorate a function that calls it."
-        )
-    name = function.__qualname__
-    if name.rpartition(".")[2] == "<lambda>":
-        raise InvalidFunction(
-            "A lambda has no name by which a worker could find it.\n"
-            'Write it with def, or submit Job(…, serializer="cloudpickle").'
-        )
-    if "<locals>" in name:
-        raise InvalidFunction(
-            f"{name} is defined inside another function, so a worker could not find it.\n"
-            'Move it to the top level of its module, or submit Job(…, serializer="cloudpickle").'
-        )
-    if "." in name:
-        raise InvalidFunction(f"{name} is a method.\n{_MOVE_OUT}")
+    functions.top_level_name(cast("Callable[..., Any]", function))
 
-
-_MOVE_OUT = "No object travels with a job: write a function at the top level of a module."
 
 __all__ = ["Task", "TaskOptions", "task"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import pickle
 
@@ -131,7 +132,8 @@ class TestDecorating:
             (lambda: 1, "lambda"), (jobs.generator, "generator"), (jobs.Owner.method, "method"),
             (staticmethod(jobs.add), "method"), (classmethod(jobs.add), "method"),
             (jobs.Owner, "class"), (jobs.double, "task already"), (5, "callable"),
-            ("name", "callable"), (jobs.Caller(), "no function"),
+            ("name", "callable"), (jobs.Caller(), "not a function"),
+            (functools.partial(jobs.add, 1), "partial"),
         ],
     )  # fmt: skip
     def test_refuses_what_cannot_be_a_task(self, function, said):
