@@ -249,7 +249,13 @@ class TestAMissingThing:
         )  # fmt: skip
 
     def test_queue(self, path):
-        refusal(NotInitialized, lambda: JobQueue(path, initialize=False), path, "first submit")
+        refusal(
+            NotInitialized,
+            lambda: JobQueue(path, initialize=False),
+            path,
+            "JobQueue(path)",
+            "gigq submit",
+        )
 
     def test_folder(self, tmp_path):
         place = tmp_path / "no" / "such" / "jobs.db"

@@ -69,7 +69,7 @@ def refuse_unready(location: Location, timeout: float) -> None:
         there = Path(location.real).exists()
         raise NotInitialized(
             f"{location.url} holds no queue yet: the file {'is empty' if there else 'does not exist'}.\n"
-            "Check the path. The first submit makes a queue there: JobQueue(path) or gigq submit."
+            "Check the path. A new queue begins there with JobQueue(path), or with gigq submit."
         )
     _refuse_newer(location, found)
     if found < SUPPORTED:
