@@ -88,14 +88,14 @@ class Task(Generic[P, R]):
             InvalidParameters: They do not fit the function's signature.
             GigqError: As `JobQueue.submit`.
         """
-        return queue.submit(self.to_job(**self._by_name(args, kwargs)))
+        return checked_queue(queue).submit(self.to_job(**self._by_name(args, kwargs)))
 
     def submit_many(self, queue: JobQueue, /, params: Iterable[Mapping[str, Any]]) -> list[str]:
         """Submit one call per mapping of parameters, all or none; their ids in order."""
         if isinstance(params, Mapping | str) or not isinstance(params, Iterable):
             CALL.refuse_type("params", params, "a list of mappings, one per job")
         jobs = [self.to_job(**CALL.mapping("an item of params", each)) for each in params]
-        return queue.submit_many(jobs)
+        return checked_queue(queue).submit_many(jobs)
 
     def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by name, as jobs keep them."""
@@ -139,6 +139,13 @@ def task(function: Any = None, /, **options: Any) -> Any:
         return Task(function, cast("TaskOptions", options))
 
     return decorate if function is None else decorate(function)
+
+
+def checked_queue(queue: JobQueue) -> JobQueue:
+    """The queue, or what stands in for one in a test; something else, such as its path, is refused."""
+    if not hasattr(queue, "submit_many"):
+        CALL.refuse_type("queue", queue, "a JobQueue, such as JobQueue('jobs.db')")
+    return queue
 
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from gigq.checks import JOB
 from gigq.errors import InvalidJob
 from gigq.job import LONGEST_NAME, Job
 from gigq.queue import JobQueue
-from gigq.task import Task
+from gigq.task import Task, checked_queue
 from gigq.text import printable, shown
 
 #: What Mermaid would read as syntax inside a quoted label, as its entity codes.
@@ -79,8 +79,8 @@ class Workflow:
     def chain(self, *stages: Stage) -> Job | Sequence[Job]:
         """Run stages one after the other: each a Job, or a list of Jobs that run side by side.
 
-        Each job of a stage depends on all jobs of the one before, beside what it depends on already.
-        Jobs that are not in the workflow are added.
+        Each job of a stage depends on all jobs of the one before, beside what it depends on already;
+        a stage without jobs is passed over. Jobs that are not in the workflow are added.
 
         Returns:
             The last stage, to go on from.
@@ -89,10 +89,10 @@ class Workflow:
             raise InvalidJob("chain() needs at least one job.")
         before: list[Job] = []
         for stage in stages:
-            now = [stage] if isinstance(stage, Job) else list(stage)
+            now = [stage] if isinstance(stage, Job) else _jobs(stage)
             for job in now:
                 self._after(job, before)
-            before = now
+            before = now or before
         return stages[-1]
 
     def fan_out(self, parent: Job, children: Sequence[Job]) -> Sequence[Job]:
@@ -112,7 +112,7 @@ class Workflow:
             DependencyCycle: Jobs wait for each other; names them. Nothing was stored.
             UnknownDependency: A job depends on one that is neither in the workflow nor stored.
         """
-        return queue.submit_many(self.jobs)
+        return checked_queue(queue).submit_many(self.jobs)
 
     def mermaid(self) -> str:
         """The graph as Mermaid text, for a README or a page. Jobs of elsewhere are drawn rounded."""
@@ -129,12 +129,21 @@ class Workflow:
         return "\n".join([*lines, *edges]) + "\n"
 
     def _after(self, job: Job, parents: Sequence[Job]) -> None:
-        if not isinstance(job, Job):
-            JOB.refuse_type("a job of the workflow", job, "a Job; for a @task use task.to_job()")
         if job.id not in self.job_map:
             self.add_job(job)
         known = _parents(job)
         job.dependencies = known + [each.id for each in parents if each.id not in known]
+
+
+def _jobs(stage: object) -> list[Job]:
+    """The jobs of a stage that run side by side."""
+    if not isinstance(stage, Iterable):
+        JOB.refuse_type("a stage", stage, "a Job, or a list of Jobs; for a @task use task.to_job()")
+    jobs = list(stage)
+    for job in jobs:
+        if not isinstance(job, Job):
+            JOB.refuse_type("a job of the workflow", job, "a Job; for a @task use task.to_job()")
+    return jobs
 
 
 def _ids(parents: object) -> list[str]:

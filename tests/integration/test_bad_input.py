@@ -131,6 +131,17 @@ class TestAWrongType:
         refusal((GigqError, TypeError), lambda: JobQueue(path, **options), *says)
         assert not path.exists()
 
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda: userjobs.double.submit("jobs.db", number=1),
+            lambda: userjobs.double.submit_many("jobs.db", [{"number": 1}]),
+            lambda: Workflow("w").submit_all("jobs.db"),
+        ],
+    )
+    def test_of_a_queue(self, call):
+        refusal(InvalidArgumentType, call, "'jobs.db'", "JobQueue('jobs.db')")
+
 
 class TestAWrongValue:
     @pytest.mark.parametrize(

@@ -133,6 +133,19 @@ class TestChain:
 
         assert (b.dependencies, c.dependencies, d.dependencies) == ([a.id], [a.id], [b.id, c.id])
 
+    def test_goes_past_a_stage_without_jobs(self, workflow):
+        """As when the list of parts happens to be empty: the last still waits for the first."""
+        first, last = job("first"), job("last")
+
+        workflow.chain(first, [], last)
+
+        assert last.dependencies == [first.id]
+
+    @pytest.mark.parametrize("stage", [None, jobs.double, 5, [5], "text"])
+    def test_refuses_stages_that_are_none(self, workflow, stage):
+        with pytest.raises(InvalidJobType, match="a Job"):
+            workflow.chain(stage)
+
     def test_refuses_nothing_and_strangers(self, workflow):
         with pytest.raises(InvalidJob):
             workflow.chain()
