@@ -50,6 +50,9 @@ class Progress(Protocol):
     def advance(self, count: int = 1) -> None:
         """So many more are done."""
 
+    def reached(self, count: int, total: int) -> None:
+        """So many of so many are done."""
+
     def say(self, text: str) -> None:
         """What it is doing now."""
 
@@ -58,6 +61,9 @@ class _Silent:
     """Progress where nobody watches: not on a terminal, or `--quiet`."""
 
     def advance(self, count: int = 1) -> None:
+        pass
+
+    def reached(self, count: int, total: int) -> None:
         pass
 
     def say(self, text: str) -> None:
@@ -192,6 +198,9 @@ class Output:
                 def advance(self, count: int = 1) -> None:
                     bar.advance(task, count)
 
+                def reached(self, count: int, total: int) -> None:
+                    bar.update(task, completed=count, total=total or None)
+
                 def say(self, text: str) -> None:
                     bar.update(task, description=printable(text))
 
@@ -239,7 +248,11 @@ class Output:
 
 
 def prepare_streams() -> None:
-    """Let no character that the terminal's encoding lacks end a command."""
+    """Let no character that the terminal's encoding lacks end a command, nor streams that whoever
+    started it had closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process lives
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

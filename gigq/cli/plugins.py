@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import click
 
 from gigq.cli.command import Group, Shell, pass_shell
 from gigq.cli.exits import DONE, FAILED, NOT_FOUND, CommandFailed
+from gigq.cli.finding import look_in_the_present_folder
 
 if TYPE_CHECKING:
     from gigq.plugins import PluginInfo
@@ -84,15 +85,17 @@ def _unknown(name: str, known: Sequence[PluginInfo]) -> str:
 
 @plugins.command("check", short_help="Run the conformance suite on one.")
 @click.argument("target", metavar="NAME_OR_URL")
+@click.option("--case", metavar="NAME", help="This case alone, as a report names it.")
 @pass_shell
-def check(shell: Shell, target: str) -> int:
+def check(shell: Shell, target: str, case: str | None) -> int:
     """Run the conformance suite on a storage (by URL), a serializer or an executor (by name).
 
     Prints which promises it keeps; ends with 1 when one is broken. A storage's cases make fresh places
     beside the one that the URL names; that one is not touched.
     """
     try:
-        from gigq.conformance.check import check_plugin
+        from gigq.conformance.check import check_plugin, suite_for
+        from gigq.conformance.guard import cases_of
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.partition(".")[0] == "gigq":
             raise
@@ -100,8 +103,12 @@ def check(shell: Shell, target: str) -> int:
             f"The conformance suite needs {error.name}, which is not installed.\n"
             'Install it: pip install "gigq[conformance]"'
         ) from error
+    look_in_the_present_folder()
+    if case is not None:
+        _refuse_unknown_case(case, cases_of(suite_for(target)))
     shell.out.note(f"Checking {target}; this takes a while.")
-    checked = check_plugin(target)
+    with shell.out.progress("Cases") as progress:
+        checked = check_plugin(target, case=case, watch=progress.reached)
     document = {
         "target": target,
         "passed": checked.passed,
@@ -111,7 +118,19 @@ def check(shell: Shell, target: str) -> int:
     def lines() -> None:
         shell.out.block(checked.table(), indent="")
         if not checked.passed:
-            shell.out.block(checked.output, indent="")
+            shell.out.line()
+            shell.out.block(checked.traces(), indent="")
 
     shell.out.answer(document, lines)
     return DONE if checked.passed else FAILED
+
+
+def _refuse_unknown_case(case: str, known: Collection[str]) -> None:
+    from difflib import get_close_matches
+
+    name = case.partition("[")[0]
+    if name in known:
+        return
+    near = get_close_matches(name, known, n=2)
+    guess = f"\nDid you mean {' or '.join(near)}?" if near else ""
+    raise CommandFailed(f"The suite has no case {case!r}.{guess}", NOT_FOUND)

@@ -9,6 +9,7 @@ import json
 from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,12 +26,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--gigq-results",
         metavar="FILE",
-        help="write what each conformance case did to FILE, as JSON",
+        help="write what each conformance case did to FILE, a line of JSON each, as they end",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RESULTS] = []
+    if target := _target(config):
+        target.write_text("")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    _write(session.config, {"cases": len(session.items)})
 
 
 @pytest.hookimpl(wrapper=True)
@@ -54,6 +61,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     result = _result(report, said)  # type: ignore[arg-type]
     if result is not None:
         config.stash[_RESULTS].append(result)
+        _write(config, asdict(result))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -66,13 +74,17 @@ _CONFIG: dict[str, pytest.Config] = {}
 
 
 def _result(report: pytest.TestReport, said: list[str]) -> CaseResult | None:
-    from gigq.conformance.report import CaseResult
+    from gigq.conformance.report import CaseResult, Verdict
 
     verdict = _verdict(report)
     if verdict is None:
         return None
-    case = report.nodeid.rpartition("::")[2]
-    return CaseResult(said[0], case, tuple(said[1:]), verdict, _detail(report), report.nodeid)
+    case = report.nodeid.partition("::")[2].partition("::")[2]
+    return CaseResult(
+        said[0], case, tuple(said[1:]), verdict, _detail(report),
+        again=f"pytest {quote(report.nodeid)}",
+        trace=report.longreprtext if verdict is Verdict.BROKEN else "",
+    )  # fmt: skip
 
 
 def _verdict(report: pytest.TestReport) -> Verdict | None:
@@ -108,7 +120,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.write_line(table(results))
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    target = config.getoption("--gigq-results", default=None)
-    if target and not hasattr(config, "workerinput"):
-        Path(target).write_text(json.dumps([asdict(each) for each in config.stash[_RESULTS]]))
+def _write(config: pytest.Config, fact: dict[str, Any]) -> None:
+    if target := _target(config):
+        with target.open("a") as file:
+            file.write(json.dumps(fact) + "\n")
+
+
+def _target(config: pytest.Config) -> Path | None:
+    """The file of `--gigq-results`; None for xdist's workers, whose reports come to the one that has
+    started them."""
+    name = config.getoption("--gigq-results", default=None)
+    return Path(name) if name and not hasattr(config, "workerinput") else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from gigq.conformance.kit import PROMISES
 
@@ -26,7 +27,8 @@ class CaseResult:
         suite: Name of the test class.
         promises: The labels that the case holds.
         detail: Why it is broken, a gap, or not declared.
-        again: The command's argument that runs this case alone.
+        again: The command that runs this case alone.
+        trace: Of a broken case, the failure as pytest shows it.
     """
 
     suite: str
@@ -35,6 +37,13 @@ class CaseResult:
     verdict: Verdict
     detail: str = ""
     again: str = ""
+    trace: str = ""
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> CaseResult:
+        """As `dataclasses.asdict` and JSON made them."""
+        promises, verdict = tuple(fields["promises"]), Verdict(fields["verdict"])
+        return cls(**{**fields, "promises": promises, "verdict": verdict})
 
 
 def table(results: Sequence[CaseResult]) -> str:
@@ -59,7 +68,7 @@ def _suite_lines(suite: str, results: Sequence[CaseResult]) -> Iterable[str]:
         if result.verdict is Verdict.BROKEN:
             labels = ", ".join(result.promises) or "the contract"
             yield f"  {result.case} breaks {labels}: {result.detail}"
-            yield f"    see it again: pytest {result.again!r}"
+            yield f"    see it again: {result.again}"
 
 
 def _summary(results: Sequence[CaseResult]) -> str:

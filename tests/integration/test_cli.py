@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from datetime import datetime
@@ -622,8 +623,35 @@ class TestPlugins:
     def test_info_of_an_unknown_one_guesses(self, cli):
         assert "Did you mean sqlite?" in cli("plugins", "info", "sqlit", code=3).stderr
 
-    def test_check_of_an_unknown_one(self, cli):
-        assert "jsonn" in cli("plugins", "check", "jsonn", code=3).stderr
+    @pytest.mark.parametrize(
+        ("target", "said"),
+        [
+            ("jsonn", "No plugin is called 'jsonn'.\nDid you mean json?"),
+            ("sqlite", "'sqlite' is a storage: name a place by its URL, such as sqlite://check."),
+            ("nowhere:Thing", "No module named 'nowhere'"),
+        ],
+    )
+    def test_check_of_an_unknown_one(self, cli, target, said):
+        assert said in cli("plugins", "check", target, code=3).stderr
+
+    def test_check_of_an_unknown_case(self, cli):
+        ran = cli("plugins", "check", "json", "--case", "test_keeps_tuple", code=3)
+
+        assert "no case 'test_keeps_tuple'.\nDid you mean test_keeps_" in ran.stderr
+
+    def test_check_shows_a_broken_case_and_how_to_see_it_again(self, cli, tmp_path):
+        """The command that it names runs that case alone, on a class of the present folder."""
+        (tmp_path / "flat.py").write_text(FLAT)
+        case = "test_keeps_tuples_apart_from_lists"
+
+        ran = cli("plugins", "check", "flat:Flat", "--case", case, code=1)
+
+        assert ran.stdout.count("promises kept") == 1
+        assert f"{case}[value0] breaks the contract: AssertionError" in ran.stdout
+        again = re.search("see it again: gigq (.*)", ran.stdout)[1]
+        found = cli.json(*shlex.split(again), code=1)
+        assert [each["case"] for each in found["cases"]] == [f"{case}[value0]"]
+        assert found["cases"][0]["trace"].splitlines()[-1] in ran.stdout
 
     def test_check_without_the_extra_says_what_to_install(self, cli, monkeypatch):
         for name in [each for each in sys.modules if each.startswith("gigq.conformance")]:
@@ -887,6 +915,19 @@ TYPED = [
     "db check", "db backup copy.db", "db vacuum", "db migrate", "completion bash",
 ]  # fmt: skip
 #: These take long and have tests of their own.
+#: A serializer that breaks one promise.
+FLAT = """
+from gigq.contracts.serializer import Serializer
+from gigq.serializers.json import JsonSerializer
+
+
+class Flat(Serializer):
+    name, safe = "flat", True
+    loads = JsonSerializer().loads
+
+    def dumps(self, value):
+        return JsonSerializer().dumps(list(value) if isinstance(value, tuple) else value)
+"""
 SLOW = {"demo", "plugins check json"}
 
 

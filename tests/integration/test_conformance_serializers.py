@@ -56,5 +56,5 @@ class TestTheSuite:
         checked = run_suite(f"tests.mutants.serializers:{suite}")
 
         failed = {result.case.partition("[")[0] for result in checked.broken}
-        assert failed & named, checked.output
-        assert failed <= named | GENERATED, checked.output
+        assert failed & named, checked.traces()
+        assert failed <= named | GENERATED, checked.traces()
