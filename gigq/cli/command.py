@@ -132,10 +132,11 @@ class Shell:
 
 
 def _refuse_private(storage: Storage) -> None:
-    """What one process keeps for itself is gone when a command ends."""
+    """What one process keeps for itself is gone when a command ends; unless the next one finds it."""
     from gigq.contracts.storage import Capability
 
-    if Capability.SHARED_BETWEEN_PROCESSES not in storage.capabilities:
+    outlives = {Capability.SHARED_BETWEEN_PROCESSES, Capability.DURABLE}
+    if storage.capabilities.isdisjoint(outlives):
         raise exits.CommandFailed(
             f"{storage.url} lives inside one process, and each command is a process of its own.\n"
             "Name a queue that several can share: --db jobs.db",

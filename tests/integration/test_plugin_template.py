@@ -242,6 +242,15 @@ class TestAnInstalledPlugin:
         assert done.stdout == "JsonFileStorage solo 42\n", done.stderr
         assert "zjson" in (installed.folder / "jobs.json").read_text()
 
+    def test_serves_one_command_after_the_other(self, installed):
+        """The file is one process's at a time, and commands that follow each other are just that."""
+        chosen = {"GIGQ_DB": "jsonfile://jobs.json", "GIGQ_SERIALIZER": "zjson"}
+
+        job_id = installed.gigq("submit", "work:double", "--param", "x=21", **chosen)["id"]
+        assert installed.run("gigq", "run", **chosen).returncode == 0
+
+        assert installed.gigq("result", job_id, **chosen)["result"] == 42
+
     @pytest.mark.timeout(240)
     def test_keeps_its_promises(self, installed):
         """`gigq plugins check` runs the whole suite on each part, at once to save time."""
