@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import pluggy
 
 GROUP = "gigq"
-#: Names that people type, and the distribution that brings them.
+#: Names that people type, and the distribution that is to bring them; none of these is released yet,
+#: so that nobody is told to install a name that may be a stranger's.
 _DISTRIBUTIONS = {
     "postgresql": "gigq-postgres",
     "postgres": "gigq-postgres",
@@ -223,7 +224,9 @@ class Registry:
             lines.append(f"Did you mean {' or '.join(near)}?")
         lines.append(f"Known are {', '.join(names) or 'none'}.")
         if name in _DISTRIBUTIONS:
-            lines.append(f"Install it: pip install {_DISTRIBUTIONS[name]}")
+            lines.append(
+                f"{_DISTRIBUTIONS[name]} is to bring it: it is not installed, and no part of this gigq."
+            )
         broken = [plugin.problem for plugin in self.everyone() if plugin.problem]
         lines += [problem.partition("\n")[0] for problem in broken]
         return UnknownPlugin("\n".join(lines))

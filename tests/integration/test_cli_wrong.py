@@ -246,8 +246,8 @@ class TestPlaces:
         assert "gigq.db cannot be opened" in ran.stderr
         assert "permission" in ran.stderr
 
-    def test_an_unknown_scheme_names_what_to_install(self, cli):
-        assert "pip install" in cli("--db", "postgresql://h/d", "list", code=3).stderr
+    def test_an_unknown_scheme_names_who_is_to_bring_it(self, cli):
+        assert "gigq-postgres" in cli("--db", "postgresql://h/d", "list", code=3).stderr
 
     @pytest.mark.parametrize(
         "command", [["submit", f"{JOBS}:echo"], ["list"], ["worker", "--once"]]

@@ -438,12 +438,12 @@ class TestAnUnknownName:
          ("redis://h", "gigq-redis"), ("rediss://h", "gigq-redis"), ("valkey://h", "gigq-redis"),
          ("unix:///run/redis.sock", "gigq-redis")],
     )  # fmt: skip
-    def test_of_a_storage_says_what_to_install(self, installed, url, distribution):
-        with pytest.raises(UnknownPlugin, match=f"pip install {distribution}"):
+    def test_of_a_storage_says_who_is_to_bring_it(self, installed, url, distribution):
+        with pytest.raises(UnknownPlugin, match=f"{distribution} is to bring it"):
             plugins.storage(url)
 
-    def test_of_an_executor_says_what_to_install(self, installed):
-        with pytest.raises(UnknownPlugin, match="pip install gigq-dask"):
+    def test_of_an_executor_says_who_is_to_bring_it(self, installed):
+        with pytest.raises(UnknownPlugin, match="gigq-dask is to bring it"):
             plugins.executor("dask://scheduler:8786")
 
 
