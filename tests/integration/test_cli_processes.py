@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -340,6 +341,17 @@ class TestPipes:
                 _, err = process.communicate(timeout=30)
 
             assert (process.returncode, err) == (141, "")
+
+    @posix
+    def test_that_are_closed_are_no_error(self):
+        """As daemons are started: `gigq worker >&- 2>&-`."""
+        submit("speak", "-p", "text=hello")
+        command = shlex.join([*GIGQ, "run"])
+
+        ran = subprocess.run(f"{command} >&- 2>&-", shell=True, timeout=60, check=False)
+
+        assert ran.returncode == 0
+        assert typed.json("list")["jobs"][0]["status"] == "completed"
 
     def test_ids_are_whole_and_nothing_is_coloured(self):
         job_id = submit("echo", "--name", "n" * 300)
