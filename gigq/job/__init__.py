@@ -198,7 +198,7 @@ class Job:
             values.update(max_attempts=value.attempts, retry_delay=value.delay)
         elif name == "id":
             JOB.text("id", value, LONGEST_ID)
-        values[name] = _unwrapped(value) if name == "function" else value
+        values[name] = _KEPT_AS[name](value) if name in _KEPT_AS else value
         if not name.startswith("_"):
             values["_terms"] = None  # it must be checked again
 
@@ -282,11 +282,11 @@ class Job:
         """What can change without the Job noticing is looked at each time."""
         if type(self.params) is not dict or not _TEXTS.issuperset(map(type, self.params)):
             JOB.mapping("params", self.params)
-        if self.dependencies:
+        if self.dependencies or type(self.dependencies) is not list:
             _check_dependencies(self.dependencies)
-        if self.tags:
+        if self.tags or type(self.tags) is not list:
             _check_tags(self.tags)
-        if self.metadata:
+        if self.metadata or type(self.metadata) is not dict:
             _check_metadata(self.metadata)
 
     # --- what is worked out -------------------------------------------------------------------
@@ -399,7 +399,15 @@ def _copied(value: Any) -> Any:
 def _listed(value: Any) -> Any:
     if value is None:
         return []
-    return list(value) if isinstance(value, list | tuple | set | frozenset) else value
+    is_list = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    return list(value) if is_list else value
+
+
+#: Attributes that are kept in another form than they may be given in.
+_KEPT_AS: Mapping[str, Callable[[Any], Any]] = {
+    "function": _unwrapped, "params": _copied, "metadata": _copied,
+    "dependencies": _listed, "tags": _listed,
+}  # fmt: skip
 
 
 def _is_moment(value: object) -> bool:

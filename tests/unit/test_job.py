@@ -83,6 +83,23 @@ class TestAJob:
 
         assert (job.params, job.tags, job.dependencies) == ({"a": 1}, ["x"], ["p"])
 
+    def test_keeps_what_is_set_later_as_it_keeps_what_it_was_made_with(self):
+        """None means none of them, and a later change of the caller's own list reaches nobody."""
+        changed, tags = Job("a", jobs.takes_anything), ["t"]
+        changed.params = changed.metadata = changed.dependencies = None
+        changed.tags = tags
+        tags.append("u")
+
+        assert (changed.params, changed.metadata, changed.dependencies) == ({}, {}, [])
+        assert changed.tags == ["t"]
+        changed.tags = None
+        assert stored(changed).tags == ()
+
+    def test_takes_tags_and_parents_from_any_iterable(self):
+        made = Job("a", jobs.add, tags=(str(n) for n in (1, 2)), dependencies=iter(["p"]))
+
+        assert (made.tags, made.dependencies) == (["1", "2"], ["p"])
+
     def test_takes_the_function_of_a_task(self):
         assert Job("a", jobs.double).function is jobs.double.__wrapped__
 
@@ -234,6 +251,12 @@ class TestTheDoor:
 
         with pytest.raises(InvalidJob):
             stored(job)
+
+    @pytest.mark.parametrize("name", ["params", "dependencies", "tags", "metadata"])
+    @pytest.mark.parametrize("value", [0, "", False, b""])
+    def test_refuses_what_is_empty_and_still_of_the_wrong_type(self, name, value):
+        with pytest.raises(InvalidJobType, match=name):
+            Job("a", jobs.add, **{name: value})
 
     def test_refuses_an_id_that_could_not_be_kept(self):
         job = Job("a", jobs.add)
