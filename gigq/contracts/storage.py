@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NewType, Self
 
 from gigq.clock import SYSTEM_CLOCK, Clock
 from gigq.contracts.serializer import Payload
-from gigq.errors import DependencyCycle, Unsupported
+from gigq.errors import DependencyCycle, UnknownDependency, Unsupported
 
 RunNumber = NewType("RunNumber", int)
 
@@ -673,6 +673,26 @@ def refuse_cycles(jobs: Sequence[NewJob]) -> None:
         "Remove one of these dependencies.",
         cycle,
     )
+
+
+def unknown_parents(jobs: Sequence[NewJob], unknown: Sequence[str], url: str) -> UnknownDependency:
+    """The error of an `add` whose jobs name parents that neither the storage nor the call has.
+
+    Args:
+        url: The storage's, without secrets.
+    """
+    names = [repr(job.name) for job in jobs if not set(unknown).isdisjoint(job.dependencies)]
+    return UnknownDependency(
+        f"The job {_some(names)} depends on {_some(unknown)}, which {url} does not hold.\n"
+        "It was cleared, or submitted to another queue. Nothing was stored.\n"
+        "Submit the parent first, or both at once with queue.submit_many([parent, child]).",
+        unknown,
+    )
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _one_cycle(waiting: Mapping[str, Collection[str]]) -> list[str]:

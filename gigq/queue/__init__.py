@@ -442,7 +442,8 @@ class JobQueue:
             filters: See `Filters`.
 
         Returns:
-            How many were cancelled or asked to stop; not those that went with their parent.
+            How many were cancelled or asked to stop; not those that went with the parent of an earlier
+            step.
         """
         functions.refuse_while_loading("cancelling jobs")
         statuses = {JobStatus.PENDING} | ({JobStatus.RUNNING} if running else set())

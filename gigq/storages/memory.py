@@ -63,6 +63,7 @@ from gigq.contracts.storage import (
     Want,
     WorkerInfo,
     refuse_cycles,
+    unknown_parents,
 )
 from gigq.errors import (
     ConfigError,
@@ -72,7 +73,6 @@ from gigq.errors import (
     ParentsRemoved,
     QueueClosed,
     SessionLost,
-    UnknownDependency,
 )
 from gigq.liveness import Watch
 from gigq.text import shown
@@ -698,7 +698,7 @@ class MemoryStorage(Storage):
             missing = [job for job in jobs if job.id not in stored.rows]
             instead = _turned_away(jobs, stored)
             new = [_depend_on_instead(job, instead) for job in missing if job.id not in instead]
-            _refuse_unknown_parents(new, stored.rows)
+            _refuse_unknown_parents(new, stored.rows, self.url)
             refuse_cycles(new)
             rows = [stored.insert(job, now) for job in new]
             for row in rows:
@@ -983,21 +983,16 @@ def _depend_on_instead(job: NewJob, instead: Mapping[str, str]) -> NewJob:
     )
 
 
-def _refuse_unknown_parents(jobs: Sequence[NewJob], stored: Collection[str]) -> None:
+def _refuse_unknown_parents(jobs: Sequence[NewJob], stored: Collection[str], url: str) -> None:
     known = {job.id for job in jobs}
-    unknown = [
+    unknown = dict.fromkeys(
         parent
         for job in jobs
         for parent in job.dependencies
         if parent not in known and parent not in stored
-    ]
+    )
     if unknown:
-        raise UnknownDependency(
-            f"No job has the id that is named as a dependency: {', '.join(dict.fromkeys(unknown))}.\n"
-            "It was cleared, or submitted to another queue. Nothing was stored.\n"
-            "Submit the parent first, or both at once with queue.submit_many([parent, child]).",
-            tuple(dict.fromkeys(unknown)),
-        )
+        raise unknown_parents(jobs, list(unknown), url)
 
 
 def _refuse_too_many(job_ids: Sequence[str]) -> None:

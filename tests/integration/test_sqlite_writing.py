@@ -118,7 +118,7 @@ class TestThreadsThatSubmitAtOnce:
         """What a submit had stored before its error is undone; its neighbours' jobs stay (P2)."""
 
         def half(tx):
-            jobs.add(tx, [job(id="half")], repeat=False)
+            jobs.add(tx, [job(id="half")], "sqlite:///x.db", repeat=False)
             raise ValueError("the other half")
 
         lock = storage._database._lock

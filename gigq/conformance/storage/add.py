@@ -98,11 +98,14 @@ class AddCases(StorageCases):
 
     @promise("P2", "P6")
     def test_add_refuses_an_unknown_parent(self, storage: Storage) -> None:
-        """P6: a dependency that nobody could ever meet is refused, with its id; nothing is stored."""
+        """P6: a dependency that nobody could ever meet is refused, with its id and where it was looked
+        for; nothing is stored."""
         with pytest.raises(UnknownDependency) as caught:
             storage.add([job("a"), job("b", "a", "nowhere")])
 
         assert caught.value.job_ids == ("nowhere",)
+        assert "'b'" in str(caught.value)
+        assert storage.url in str(caught.value), "it does not say where the parent was looked for"
         assert storage.find().jobs == ()
 
     @promise("P2", "P6")

@@ -210,7 +210,7 @@ class SqliteStorage(Storage):
         jobs.refuse_repeated(new)
         database = self._opened()
         added, pulses = database.together(
-            lambda tx: jobs.add(tx, new, repeat), self._times, self._timeout
+            lambda tx: jobs.add(tx, new, self.url, repeat=repeat), self._times, self._timeout
         )
         if pulses:
             wakeup.poke(database.waiting)

@@ -10,8 +10,8 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gigq.contracts.storage import Added, JobStatus, NewJob, refuse_cycles
-from gigq.errors import DuplicateJob, UnknownDependency
+from gigq.contracts.storage import Added, JobStatus, NewJob, refuse_cycles, unknown_parents
+from gigq.errors import DuplicateJob
 from gigq.storages.sqlite.branches import BadEnd, spread
 from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.schema import BESIDE, COUNTED, POLICY, STATUS, State, tag_to_json
@@ -40,8 +40,8 @@ def refuse_repeated(jobs: Sequence[NewJob]) -> None:
         raise _duplicates([job_id for job_id, count in times.items() if count > 1])
 
 
-def add(tx: Tx, jobs: Sequence[NewJob], repeat: bool) -> list[Added]:
-    """Store jobs with their edges; see `Storage.add`."""
+def add(tx: Tx, jobs: Sequence[NewJob], url: str, *, repeat: bool) -> list[Added]:
+    """Store jobs with their edges; see `Storage.add`. Errors name the storage by its `url`."""
     if len(jobs) == 1 and not (jobs[0].dependencies or jobs[0].unique_key or repeat):
         _insert(tx, jobs, {}, None)
         return [Added(jobs[0].id)]
@@ -53,7 +53,7 @@ def add(tx: Tx, jobs: Sequence[NewJob], repeat: bool) -> list[Added]:
     held = {job.unique_key: job.id for job in jobs if job.id in stored and job.unique_key}
     instead = _turned_away(tx, missing, held)
     new = [_depend_on_instead(job, instead) for job in missing if job.id not in instead]
-    parents = _parents(tx, new)
+    parents = _parents(tx, new, url)
     if any(job.dependencies for job in new):
         refuse_cycles(new)
     first = tx.value("SELECT coalesce(max(seq), 0) + 1 FROM job")
@@ -176,7 +176,7 @@ def _depend_on_instead(job: NewJob, instead: Mapping[str, str]) -> NewJob:
 # --- parents --------------------------------------------------------------------------------------
 
 
-def _parents(tx: Tx, jobs: Sequence[NewJob]) -> dict[str, tuple[State, int, str]]:
+def _parents(tx: Tx, jobs: Sequence[NewJob], url: str) -> dict[str, tuple[State, int, str]]:
     """State, number and name of the stored parents.
 
     Raises:
@@ -189,7 +189,7 @@ def _parents(tx: Tx, jobs: Sequence[NewJob]) -> dict[str, tuple[State, int, str]
     seqs = seqs_of(tx, list(named))
     unknown = [each for each in named if each not in seqs]
     if unknown:
-        raise _unknown_parents(jobs, unknown)
+        raise unknown_parents(jobs, unknown, url)
     found = tx.value(
         "SELECT json_group_array(json_array(j.id, j.state, j.seq, j.name)) "
         "FROM json_each(?) AS s CROSS JOIN job AS j ON j.seq = s.value",
@@ -267,16 +267,6 @@ def _duplicates(job_ids: Sequence[str]) -> DuplicateJob:
         f"These jobs are stored already, or come twice in one call: {listed(job_ids)}.\n"
         "Nothing was stored. A Job can be submitted once; make a new one for each run.",
         job_ids,
-    )
-
-
-def _unknown_parents(jobs: Sequence[NewJob], unknown: Sequence[str]) -> UnknownDependency:
-    names = [repr(job.name) for job in jobs if not set(unknown).isdisjoint(job.dependencies)]
-    return UnknownDependency(
-        f"The job {listed(names)} depends on {listed(unknown)}, and no such job is stored.\n"
-        "It was cleared, or submitted to another queue. Nothing was stored.\n"
-        "Submit the parent first, or both at once with queue.submit_many([parent, child]).",
-        unknown,
     )
 
 

@@ -74,6 +74,7 @@ class JsonFileStorage(Storage):
         name = hashlib.sha256(os.fsencode(self.path)).hexdigest()
         # All objects on one file share one memory storage, and with it sessions and wake-ups.
         self._memory = storage(f"memory://jsonfile-{name}", clock=clock)
+        self._memory.url = self.url  # its errors say where, and nobody knows of it
         self._file = _shared_file(self.path)
         self._is_open = False
 
