@@ -11,9 +11,12 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import CoroutineType, TracebackType
@@ -52,6 +55,8 @@ TRACEBACK_CHARS = 16_000
 CHAIN_LINKS = 10
 
 _TEN_YEARS = timedelta(days=3653)
+#: How a job names a function that travels in its payload.
+_BY_VALUE = "<value>:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +117,17 @@ def _run(settings: RunSettings, call: Call) -> Report:
         ending = Ending.RAISED if curable else Ending.GAVE_UP
         return _failed(call, ending, error, started)
     token = running_job.set(RunningJob(call))
+    process = os.getpid()
     try:
         result = function(**params)
         if type(result) is CoroutineType or inspect.iscoroutine(result):
             result = _run_coroutine(result)
     except BaseException as error:
+        _end_fork(process, 1)
         return _judged(call, error, started)
     finally:
         running_job.reset(token)
+    _end_fork(process, 0)
     return _completed(settings, call, result, started)
 
 
@@ -130,6 +138,11 @@ def _prepare(settings: RunSettings, call: Call) -> tuple[Callable[..., Any], dic
     binding = Binding(call.queue, call.run.job_id, call.function, "params")
     # Before anything is read or imported: both can run code already.
     functions.check_named(call.function, settings.allow)
+    if call.by_value != call.function.startswith(_BY_VALUE):
+        raise SerializationError(
+            f"job {call.run.job_id} names {call.function}, and its options say otherwise about"
+            " whether the function travels in the payload.\nIt was changed after it was submitted."
+        )
     if call.by_value:
         content = _decode(settings, call.params, binding, "its function and parameters")
         function, params = _unpack(content)
@@ -205,6 +218,16 @@ def _cancel(loop: Any, task: Any) -> None:
         loop.call_soon_threadsafe(task.cancel)
     except RuntimeError:  # the loop is closed: the coroutine has ended by itself
         logger.debug("a stop came after the coroutine's end")
+
+
+def _end_fork(process: int, status: int) -> None:
+    """A process that the job forked, and that came back from it, must not go on as its executor: two
+    would report what one ran."""
+    if os.getpid() != process:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
 
 
 # --- after: from what happened to a report --------------------------------------------------------
@@ -306,7 +329,9 @@ def describe(error: BaseException) -> ErrorInfo:
             traceback=_traceback(error),
             chain=tuple((_type_name(link), _message(link)) for link in _chain(error)),
         )
-    except Exception as failure:  # an exception class can do anything when looked at
+    except RunStopped:
+        raise
+    except BaseException as failure:  # an exception class can do anything when looked at
         return ErrorInfo(
             type=storable(type(error).__name__),
             message=f"The exception could not be described: {type(failure).__name__}.",
@@ -335,7 +360,9 @@ def _message(error: BaseException) -> str:
         return storable(f"The job called sys.exit({shown(error.code, 200)}).")
     try:
         said = str(error)
-    except Exception as failure:  # a __str__ can raise anything
+    except RunStopped:
+        raise
+    except BaseException as failure:  # a __str__ can raise anything
         return f"{_type_name(error)}, whose __str__ raised {_type_name(failure)}"
     return storable(said) or _type_name(error)
 

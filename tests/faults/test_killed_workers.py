@@ -200,6 +200,26 @@ class TestADeathInTheProcessExecutor:
         assert executions(queue, job_id) == ["failed"] * 3
 
 
+class TestAProcessThatAJobForks:
+    @pytest.mark.parametrize("executor", ["thread", "process"])
+    @pytest.mark.parametrize("raises", [False, True], ids=["returns", "exits"])
+    def test_ends_where_it_comes_back_from_the_job(
+        self, queue, spawn_worker, tmp_path, executor, raises
+    ):
+        """It must not go on as the executor that it is a copy of, and report a second time."""
+        params = {"folder": str(tmp_path), "raises": raises}
+        job_id = queue.submit(Job("forks", jobs.fork_and_come_back, params, timeout=20))
+        others = queue.submit_many(
+            [Job(f"n{number}", jobs.say, {"value": number}) for number in range(20)]
+        )
+        spawn_worker(executor=executor)
+
+        assert queue.result(job_id, timeout=30) == int(raises)
+        assert [queue.result(each, timeout=30) for each in others] == list(range(20))
+        assert not _lives(int((tmp_path / "forked").read_text()))
+        assert queue.stats()["failed"] == 0
+
+
 def _lives(pid):
     return _state(pid) not in ("", "Z", "X")
 

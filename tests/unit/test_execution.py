@@ -135,6 +135,15 @@ class RudeAllOver(Exception):
         raise RuntimeError("not telling")
 
 
+class RudeToTheEnd(Exception):
+    def __str__(self):
+        raise SystemExit(3)
+
+
+def raises_rude_to_the_end():
+    raise RudeToTheEnd
+
+
 def raises_rude():
     raise Rude
 
@@ -315,6 +324,21 @@ class TestAPreparation:
         assert report.ending is Ending.GAVE_UP
         assert "may not run" in report.error.message
 
+    @pytest.mark.parametrize("by_value", [True, False])
+    def test_refuses_a_name_that_does_not_fit_the_payload(self, by_value):
+        """Else a function in the payload could run under a name that `allow` lets pass."""
+        cloudpickle = plugins.serializer("cloudpickle")
+        data = cloudpickle.dumps({"function": lambda: "ran", "params": {}})
+        settings = RunSettings({"json": JSON, "cloudpickle": cloudpickle}, allow=("*:*",))
+        function = add if by_value else "<value>:f"
+
+        report = run(
+            function, payload=Payload("cloudpickle", data), by_value=by_value, settings=settings
+        )
+
+        assert report.ending is Ending.GAVE_UP
+        assert "whether the function travels in the payload" in report.error.message
+
     def test_says_which_parameter_is_wrong(self):
         """Python's own words; the machinery of gigq is not in the traceback."""
         report = run(add, {"c": 1})
@@ -438,6 +462,13 @@ class TestAnErrorsText:
 
         assert error.type == "tests.unit.test_execution.Rude"
         assert "__str__ raised RuntimeError" in error.message
+
+    def test_survives_an_exception_that_ends_the_program_when_it_is_printed(self):
+        """`SystemExit` is no `Exception`, and here it is all the same to us."""
+        error = run(raises_rude_to_the_end).error
+
+        assert error.type == "tests.unit.test_execution.RudeToTheEnd"
+        assert "__str__ raised SystemExit" in error.message
 
     def test_survives_an_exception_that_cannot_even_be_looked_at(self):
         """Whatever its attributes do."""
