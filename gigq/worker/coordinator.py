@@ -408,13 +408,14 @@ class Coordinator:
     # --- the dead -------------------------------------------------------------------------------
 
     def _recover(self, now: int) -> None:
-        if now < self._recover_us:
-            return
+        if now < self._recover_us or self._tries:
+            return  # while the storage is away, each call waits: the turn, which renews, has the first
         self._recover_us = now + min(RECOVERY_US, self._info.lease_us // 5)
         try:
             losses = self._storage.recover()
-        except StorageUnavailable:
-            return  # the next turn meets the same trouble, tells of it, and tries again
+        except StorageUnavailable as error:
+            self._no_answer(error, now)
+            return
         if losses:
             self._teller.lost(losses)
             self._look = True

@@ -200,11 +200,12 @@ class Holdings:
     def recorded(self, batch: Sequence[Told], started: Sequence[Started], answer: Turn) -> None:
         """A turn with these was answered."""
         del self._outcomes[: len(batch)]
+        # Starts first: an executor may name a run as running that it has just reported.
+        for each in started:
+            self._held[each.run.job_id].ahead = False
         for _, held in batch:
             if not held.stopping:
                 del self._held[held.claim.run.job_id]
-        for each in started:
-            self._held[each.run.job_id].ahead = False
         self._teller.stale(answer.stale)
         self._teller.refused(answer.refused)
         if self._teller.tells_finished:

@@ -420,6 +420,25 @@ class TestClaimsAhead:
             assert told.count("y") == 1
             assert "x" not in told, "a claim for a free slot counts as started with the claim"
 
+    def test_may_be_named_as_running_when_they_have_ended(self):
+        """An executor that reports before it forgets confuses nobody."""
+        setting = self.warmed_up()
+        ended = []
+        real = setting.executor.running
+        setting.executor.running = lambda: [*real(), *ended]
+        with setting.working():
+            eventually(lambda: setting.status("warm3") is JobStatus.COMPLETED)
+            setting.executor.at_once = False
+            setting.add("x", "y")
+            eventually(lambda: setting.executor.waiting)
+            y = setting.executor.waiting.pop().run
+            ended.append(Started(y, 0))
+            setting.executor.report(Report(y, Ending.COMPLETED, NULL, duration_us=10), 0)
+
+            eventually(lambda: setting.status("y") is JobStatus.COMPLETED)
+            setting.executor.end("x")
+            eventually(lambda: setting.status("x") is JobStatus.COMPLETED)
+
 
 class TestAnAnswerThatWasLost:
     """The turn is repeated with everything that may have happened: once is once (P4)."""
@@ -1132,6 +1151,37 @@ class TestAStorageThatDoesNotAnswerAtFirst:
             setting.answers("turn", lose)
             eventually(lambda: len(setting.storage.sessions()) == 2)
         assert setting.error is None
+
+
+class TestAStorageThatIsAway:
+    def test_is_asked_by_the_turn_alone(self, monkeypatch):
+        """Each call may wait for a third of the lease: one that nobody needs would cost the renewal
+        its time."""
+        monkeypatch.setattr(coordinator, "RECOVERY_US", 1_000)
+        asked = []
+
+        def away(method):
+            def answer(call):
+                asked.append(method)
+                raise StorageUnavailable("nobody is there")
+
+            return answer
+
+        setting = Setting(lease=1)
+        with setting.working():
+            eventually(setting.storage.sessions)
+            setting.answers("turn", *[away("turn")] * 3)
+            setting.answers("recover", *[away("recover")] * 9)
+            eventually(lambda: len(asked) >= 4)
+
+            assert asked[:4] in (["recover", *["turn"] * 3], [*["turn"] * 3, "recover"])
+
+    def test_is_told_of_by_whoever_meets_it_first(self, heard):
+        setting = Setting()
+        setting.answers("recover", no_answer)
+
+        with setting.working():
+            eventually(lambda: any("the storage answers again" in line for line in heard()))
 
 
 class TestAStorageThatIsNoLongerWhatItWas:
