@@ -19,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -643,6 +644,37 @@ class ExecutorConformance(Conformance):
         ran = _ran(tmp_path)
         assert set(ran.values()) <= {1}
         assert not {run.job_id for run in taken} & set(ran)
+
+    @promise("P4", "P5")
+    def test_is_asked_and_told_by_any_thread(self, start: Callable[..., Watched]) -> None:
+        """A worker's keeper stops its runs, and users ask what runs, while the worker submits: nobody
+        is harmed, and each call has its one last report."""
+        watched = start(slots=2)
+        calls = [make_call(f"job-{number}", "sleep", 0.002) for number in range(120)]
+        over = threading.Event()
+
+        def meddle(number: int) -> None:
+            while not over.wait(0.001):
+                watched.executor.stuck()
+                for started in watched.executor.running():
+                    if started.run.job_id.endswith(f"{number}3"):
+                        watched.executor.stop(started.run, StopReason.LOST)
+
+        with ThreadPoolExecutor(3) as pool:
+            meddling = [pool.submit(meddle, number) for number in range(3)]
+            try:
+                for at in range(0, len(calls), 10):
+                    watched.submit(*calls[at : at + 10])
+                for call in calls:
+                    watched.result(call)
+            finally:
+                over.set()
+            for each in meddling:
+                each.result()
+
+        assert all(sum(each.ended for each in watched.of(call)) == 1 for call in calls)
+        stopped = [call for call in calls if watched.result(call).ending is Ending.STOPPED]
+        assert all(call.run.job_id[-1] == "3" for call in stopped)
 
     # --- close ---
 

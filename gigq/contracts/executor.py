@@ -193,7 +193,8 @@ OnReport = Callable[[Report, int], None]
 class Executor(ABC):
     """Where calls run.
 
-    One `start`, any number of `submit`, one `close`, all from one thread; reports come from any.
+    One `start`, any number of `submit` and `withdraw`, one `close`, all from one thread; `running`,
+    `stop` and `stuck` come from any, also at the same time. So do reports.
     Every submitted call gets exactly one report with `ended=True` (after at most one with False),
     unless `withdraw` took it back. A call runs at most once, whatever dies.
     """
