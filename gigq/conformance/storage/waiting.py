@@ -9,13 +9,39 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
+from gigq.clock import ManualClock
 from gigq.conformance.kit import promise, requires
-from gigq.conformance.making import RESULT, Hand, job
+from gigq.conformance.making import BOOM, RESULT, Hand, job, us
 from gigq.conformance.storage.base import StorageCases
-from gigq.contracts.storage import Capability, Completed, Storage
+from gigq.contracts.storage import (
+    Capability,
+    Completed,
+    Ended,
+    Failed,
+    HandedBack,
+    Run,
+    Stopped,
+    Storage,
+    TimedOut,
+)
 
 #: Longer than anybody should have to wait, shorter than a case may last.
 LONG = 20.0
+#: What somebody may wait for, and who does it: another door, or a worker that has the run.
+CHANGES: dict[str, Callable[[Storage, Hand, Run], object]] = {
+    "cancelled": lambda door, *_: door.cancel(["next"]),
+    "requeued": lambda door, *_: door.requeue(["ended"]),
+    "resumed": lambda door, *_: door.resume("shut"),
+    "to be stopped": lambda door, *_: door.cancel(["runs"], running=True),
+    "failed": lambda _, hand, run: hand.turn(Failed(run, BOOM, None)),
+    "to be tried again": lambda _, hand, run: hand.turn(Failed(run, BOOM, 0)),
+    "stopped": lambda _, hand, run: hand.turn(Stopped(run)),
+    "handed back": lambda _, hand, run: hand.turn(HandedBack(run)),
+    "stopped at last": lambda _, hand, run: hand.turn(Ended(run)),
+    "left": lambda door, hand, _: door.leave(hand.session),
+}
 
 
 class WaitCases(StorageCases):
@@ -87,6 +113,39 @@ class WaitCases(StorageCases):
         self.settle(storage)
 
         assert self.is_woken(storage, lambda: hand.turn(Completed(claim.run, RESULT)))
+
+    @requires(Capability.NOTIFIES)
+    @pytest.mark.parametrize("what", CHANGES)
+    def test_whatever_makes_a_look_worth_while_ends_a_wait(
+        self, storage: Storage, door: Storage, what: str
+    ) -> None:
+        """Something became claimable or ended, or a run is to stop: through another door."""
+        storage.add([job("runs"), job("next"), job("ended"), job("paused", queue="shut")])
+        storage.cancel(["ended"])
+        storage.pause("shut")
+        hand = Hand(door)
+        run = hand.claim_one().run
+        if what == "stopped at last":
+            hand.turn(TimedOut(run, BOOM, ended=False))
+        self.settle(storage)
+
+        CHANGES[what](door, hand, run)
+
+        assert storage.wait(LONG / 4)
+
+    @requires(Capability.NOTIFIES)
+    @pytest.mark.parametrize("what", ["due", "expired"])
+    def test_a_time_that_has_come_ends_a_wait(
+        self, storage: Storage, door: Storage, clock: ManualClock, what: str
+    ) -> None:
+        """As soon as somebody's turn has noticed it."""
+        storage.add([job("a", delay_us=us(5)) if what == "due" else job("a", expires_in_us=us(5))])
+        hand = Hand(door)
+        self.settle(storage)
+        clock.advance(6)
+        hand.turn()
+
+        assert storage.wait(LONG / 4)
 
     def settle(self, storage: Storage) -> None:
         """Use up whatever happened before; a wait may return early for it."""

@@ -116,7 +116,6 @@ def _go_on(tx: Tx, children: Sequence[Sequence[int]]) -> None:
         """,
         {**tx.now, "children": json.dumps(children)},
     )
-    tx.pulses = True
 
 
 def cancel_for(tx: Tx, jobs: Iterable[tuple[int, BadEnd]]) -> None:
@@ -138,7 +137,6 @@ def cancel_for(tx: Tx, jobs: Iterable[tuple[int, BadEnd]]) -> None:
         """,
         {"wall": tx.wall, "rows": json.dumps(rows)},
     )
-    tx.pulses = True
 
 
 def recount(tx: Tx, jobs: Collection[int]) -> None:

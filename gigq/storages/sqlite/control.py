@@ -123,9 +123,7 @@ def _name_anew(tx: Tx, stays: dict[int, BadEnd]) -> None:
             [json.dumps(list(stays))],
         )
     )
-    completed = tx.pulses
     cancel_for(tx, [(seq, stays[seq]) for seq in cancelled])
-    tx.pulses = completed
 
 
 def _refuse_removed_parents(tx: Tx, back: Collection[int]) -> None:
