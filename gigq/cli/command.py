@@ -12,9 +12,12 @@ import os
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 _F = TypeVar("_F", bound=Callable[..., Any])
 _R = TypeVar("_R")
 _T = TypeVar("_T")
+_PACKAGE = Path(__file__).parents[1]
 _OTHER_OPTIONS = (
     "The options of gigq itself (--db, --json, --quiet …; see gigq --help) may stand here too."
 )
@@ -244,6 +248,7 @@ def run(group: click.Group, args: Sequence[str] | None, prog_name: str | None, *
     prepare_streams()
     shell = Shell()
     extra["obj"] = shell
+    warnings.showwarning = partial(_show_warning, shell, warnings.showwarning)
     try:
         answer = click.Group.main(group, args, prog_name, standalone_mode=False, **extra)
         sys.stdout.flush()
@@ -253,6 +258,21 @@ def run(group: click.Group, args: Sequence[str] | None, prog_name: str | None, *
     if shell.threads is not None:
         _wait_for_no_thread(code, shell.threads)
     return code
+
+
+def _show_warning(
+    shell: Shell,
+    usual: Callable[..., None],
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    *rest: Any,
+) -> None:
+    """Show a warning of gigq as a note: who types a command has no line of code to look at."""
+    if Path(filename).is_relative_to(_PACKAGE):
+        shell.out.note(f"Warning: {message}")
+    else:
+        usual(message, category, filename, *rest)
 
 
 def _wait_for_no_thread(code: int, before: Collection[threading.Thread]) -> None:

@@ -217,6 +217,16 @@ class TestAWorker:
         assert events == ["starting", "ended"]
         assert "hello" in ran.stderr
 
+    def test_warns_without_a_line_of_code(self):
+        submit("echo")
+
+        said = run("run", "--serializer", "cloudpickle", "--quiet").stderr
+        told = run("run", "--serializer", "cloudpickle").stderr
+
+        assert said == ""
+        assert told.startswith("Warning: Serializer 'cloudpickle' runs code when it reads")
+        assert ".py" not in told
+
     def test_watch_follows_a_job_to_its_end(self):
         job_id = submit("touch_and_wait", "-p", "started=started", "-p", "release=release")
         with started("status", job_id, "--watch") as watch, started("worker", "--until-empty"):
