@@ -16,7 +16,13 @@ import pytest
 
 from benchmarks import __main__ as bench
 from benchmarks import ours
-from gigq import JobQueue, config, errors, hookspecs
+from gigq import Job, JobQueue, Retry, Worker, config, errors, hookspecs
+from gigq.conformance import ExecutorConformance, SerializerConformance
+from gigq.conformance.kit import Conformance
+from gigq.conformance.storage.base import StorageCases
+from gigq.conformance.storage.lives import LifecycleCases
+from gigq.contracts.executor import Executor
+from gigq.contracts.storage import Capability
 
 ROOT = Path(__file__).parents[2]
 VERBS = ["demo", "test", "lint", "types", "imports", "docs", "bench", "build", "changelog", "clean"]
@@ -239,6 +245,61 @@ class TestTheDocuments:
         assert [name for name in commands if f"\n### gigq {name}\n" not in page] == []
         assert set(re.findall(r"^### gigq (\S+)$", page, re.MULTILINE)) == set(commands)
 
+    def test_name_every_option_and_every_json_document(self):
+        """What a command takes and answers stands on its page."""
+        page = (ROOT / "docs" / "command-line.md").read_text("utf-8")
+        commands = dict(_commands(importlib.import_module("gigq.cli.root").gigq))
+        options = {
+            option
+            for command in commands.values()
+            for parameter in command.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+            if option.startswith("--")
+        }
+
+        assert [name for name in sorted(options) if f"`{name}" not in page] == []
+        documents = "".join(
+            re.findall(r"^\| (`.*?) \|", page.partition("\n## JSON")[2], re.MULTILINE)
+        )
+        assert [name for name in commands if f"`{name}`" not in documents] == []
+
+    @pytest.mark.parametrize(("made", "page"), [(Job, "job-queue"), (Retry, "job-queue"),
+                                                (JobQueue, "job-queue"), (Worker, "workers")])  # fmt: skip
+    def test_name_every_argument(self, made, page):
+        """Of what users make: on the page about it."""
+        text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+        text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        told = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", text))))
+
+        assert [each for each in inspect.signature(made).parameters if each not in told] == []
+
+    def test_name_what_plugins_can_declare(self):
+        page = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+        flags = [name for name, value in vars(Executor).items() if isinstance(value, bool)]
+
+        assert flags
+        assert [name for name in [*Capability, *flags] if f"`{name}`" not in page] == []
+
+    def test_name_what_a_conformance_class_can_say(self):
+        """Each method and setting that is there to be overridden."""
+        page = (ROOT / "docs" / "conformance.md").read_text("utf-8")
+        kinds = (
+            StorageCases,
+            LifecycleCases,
+            SerializerConformance,
+            ExecutorConformance,
+            Conformance,
+        )
+        settings = {
+            name
+            for kind in kinds
+            for name, value in vars(kind).items()
+            if not name.startswith(("_", "test_")) and not hasattr(value, "_fixture_function")
+        } - {"declared", "asked", "assert_exact_or_refused"}  # for the cases themselves
+
+        assert "make_storage" in settings
+        assert [name for name in sorted(settings) if f"`{name}" not in page] == []
+
     def test_name_every_hook(self):
         page = (ROOT / "docs" / "plugins.md").read_text("utf-8")
         hooks = [name for name in vars(hookspecs) if name.startswith("gigq_")]
@@ -324,6 +385,18 @@ class TestTheTreeOfErrors:
         ]
 
         assert [name for name in names if not hasattr(gigq, name)] == []
+
+
+def _commands(group, prefix=""):
+    import click
+
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
 
 
 def _which(tool: str) -> str:
