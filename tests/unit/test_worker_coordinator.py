@@ -15,6 +15,7 @@ from gigq import plugins
 from gigq.contracts.executor import Ending, Executor, Report, StopReason
 from gigq.contracts.serializer import Payload
 from gigq.contracts.storage import (
+    TURN_BYTES,
     ErrorInfo,
     ExecutionStatus,
     JobOptions,
@@ -137,7 +138,8 @@ class Setting:
         return job_id in self.executor.begun
 
     @contextmanager
-    def working(self, goal=Goal.NEVER):
+    def working(self, goal=Goal.NEVER, raises=()):
+        """Nothing but what is expected may end the loop: it would look like one that is done."""
         self.error = None
 
         def work():
@@ -159,6 +161,8 @@ class Setting:
             self.coordinator.leave()
             self.coordinator.close()
             self.storage.close()
+        if self.error is not None and not isinstance(self.error, raises):
+            raise self.error
 
     def tell(self, wish):
         self.coordinator.wish(wish)
@@ -850,6 +854,36 @@ class TestARunThatDoesNotStop:
             assert (record.status, record.stopping) == (JobStatus.TIMEOUT, False)
         assert not any(len(outcomes) > 1 for outcomes in sent)
 
+    def test_may_end_long_before_its_timeout_was_recorded(self):
+        """A turn that is full puts both off; they still come one after the other."""
+        setting = Setting(slots=2, polling=0.02)
+        setting.add("large", "late", max_attempts=1)
+        sent, stands = [], threading.Event()
+        real = setting.storage.turn
+        gate = threading.Event()
+        gate.set()
+
+        def turn(session, outcomes, *rest):
+            if not gate.is_set():
+                stands.set()
+            gate.wait(10)
+            sent.extend(type(each).__name__ for each in outcomes)
+            return real(session, outcomes, *rest)
+
+        setting.storage.turn = turn
+        with setting.working():
+            eventually(lambda: setting.has_begun("late"))
+            gate.clear()
+            assert stands.wait(10)
+            setting.executor.end("large", result=Payload("json", b"1" * (TURN_BYTES + 1)))
+            setting.executor.time_out("late")
+            setting.executor.end("late")
+            gate.set()
+
+            eventually(lambda: "Ended" in sent)
+            eventually(lambda: not setting.storage.get(["late"])[0].stopping)
+        assert sent == ["Completed", "TimedOut", "Ended"]
+
     def test_waits_until_the_session_may_end(self):
         setting = Setting()
         setting.executor.stubborn = True
@@ -1006,13 +1040,14 @@ class TestLargePayloads:
             eventually(lambda: setting.has_begun("b"))
             assert not setting.has_begun("a")
 
-    def test_that_cannot_be_fetched_now_are_asked_for_again(self):
+    def test_that_cannot_be_fetched_now_are_asked_for_again(self, heard):
         setting = Setting()
         setting.add("a", params=Payload("json", b"x" * 100_000))
         setting.answers("payloads", no_answer)
 
         with setting.working():
             eventually(lambda: setting.has_begun("a"))
+        assert any("nobody is there" in line for line in heard())
 
     def test_of_parents_come_with_them(self):
         setting = Setting()
@@ -1037,6 +1072,32 @@ class TestRunningUntilEmpty:
         with setting.working(Goal.EMPTY):
             assert setting.returns()
             assert setting.status("child") is JobStatus.COMPLETED
+
+    def test_asks_again_when_it_cannot_know(self, heard):
+        """A storage that does not answer is not an empty one."""
+        setting = Setting()
+        setting.executor.at_once = True
+        setting.add("soon", delay_us=150_000)
+        setting.answers("counts", no_answer)
+
+        with setting.working(Goal.EMPTY):
+            assert setting.returns()
+            assert setting.status("soon") is JobStatus.COMPLETED
+        assert any("nobody is there" in line for line in heard())
+
+    @pytest.mark.parametrize(
+        ("takes", "waits"),
+        [(Takes(("default",), ("json",), ("m",)), True), (Takes(serializers=("msgpack",)), False),
+         (Takes(allow=("other",)), False)],
+    )  # fmt: skip
+    def test_waits_for_what_it_takes(self, takes, waits):
+        setting = Setting(takes=takes)
+        setting.executor.at_once = True
+        setting.add("soon", delay_us=150_000)
+
+        with setting.working(Goal.EMPTY):
+            assert setting.returns()
+            assert setting.status("soon") is (JobStatus.COMPLETED if waits else JobStatus.PENDING)
 
     def test_looks_beyond_the_first_page(self):
         setting = Setting()
@@ -1123,7 +1184,7 @@ class TestRunningOne:
     def test_raises_when_the_storage_does_not_answer(self):
         setting = Setting()
         setting.answers("turn", no_answer)
-        with setting.working(Goal.ONE):
+        with setting.working(Goal.ONE, raises=StorageUnavailable):
             assert setting.returns()
         assert isinstance(setting.error, StorageUnavailable)
 
@@ -1134,7 +1195,7 @@ class TestAStorageThatDoesNotAnswerAtFirst:
         setting = Setting()
         setting.answers("join", no_answer)
 
-        with setting.working():
+        with setting.working(raises=StorageUnavailable):
             assert setting.returns()
         assert isinstance(setting.error, StorageUnavailable)
 
@@ -1150,7 +1211,6 @@ class TestAStorageThatDoesNotAnswerAtFirst:
             setting.answers("join", no_answer, no_answer)
             setting.answers("turn", lose)
             eventually(lambda: len(setting.storage.sessions()) == 2)
-        assert setting.error is None
 
 
 class TestAStorageThatIsAway:
@@ -1192,7 +1252,7 @@ class TestAStorageThatIsNoLongerWhatItWas:
         def replaced(call):
             raise StorageReplaced("the file is another one")
 
-        with setting.working():
+        with setting.working(raises=StorageReplaced):
             eventually(lambda: setting.has_begun("a"))
             setting.answers("turn", replaced)
 
@@ -1200,6 +1260,27 @@ class TestAStorageThatIsNoLongerWhatItWas:
             assert isinstance(setting.error, StorageReplaced)
             setting.coordinator.abort()
             assert setting.executor.stops == [("a", StopReason.SHUTDOWN)]
+
+    @pytest.mark.parametrize("ends", [True, False])
+    def test_waits_a_moment_for_its_runs(self, monkeypatch, ends):
+        """They were told to end; one that does not holds up nobody for long."""
+        monkeypatch.setattr(coordinator, "HALT_US", 10_000_000 if ends else 50_000)
+        setting = Setting()
+        setting.executor.stubborn = True
+        setting.add("a")
+
+        def replaced(call):
+            raise StorageReplaced("the file is another one")
+
+        with setting.working(raises=StorageReplaced):
+            eventually(lambda: setting.has_begun("a"))
+            setting.answers("turn", replaced)
+            assert setting.returns()
+            if ends:
+                threading.Timer(0.1, lambda: setting.executor.end("a", Ending.STOPPED)).start()
+            setting.coordinator.abort()
+
+            assert setting.has_begun("a") is not ends
 
 
 class TestTooManyStuckRuns:

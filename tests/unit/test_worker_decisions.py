@@ -213,13 +213,31 @@ class TestAnOutcome:
         assert ended_of(a_claim(), 4) == Ended(RUN, 4)
 
     def test_of_a_job_that_cannot_start_is_final(self):
-        outcome = could_not_start(a_claim(), "UnknownPlugin", "no executor 'dusk'")
+        error = ErrorInfo("UnknownPlugin", "no executor 'dusk'")
 
-        assert outcome == Failed(RUN, ErrorInfo("UnknownPlugin", "no executor 'dusk'"), None, 0)
+        for slot, shown in ((2, 2), (None, 0)):
+            outcome = could_not_start(a_claim(slot=slot), error.type, error.message)
+            assert outcome == Failed(RUN, error, None, shown)
 
     @pytest.mark.parametrize("ending", list(Ending))
     def test_error_always_says_something(self, ending):
         assert error_of(Report(RUN, ending)).message
+
+    @pytest.mark.parametrize(
+        ("report", "kind", "said"),
+        [
+            (Report(RUN, Ending.CRASHED, signal="SIGSEGV"), "crashed", "killed by SIGSEGV"),
+            (Report(RUN, Ending.CRASHED, exit_code=3), "crashed", "ended with exit code 3"),
+            (Report(RUN, Ending.OUT_OF_MEMORY), "out_of_memory", "more memory than it may"),
+            (Report(RUN, Ending.TIMED_OUT), "timeout", "past its timeout"),
+            (Report(RUN, Ending.RAISED), "raised", "raised"),
+        ],
+    )
+    def test_error_says_how_it_ended(self, report, kind, said):
+        error = error_of(report)
+
+        assert error.type == kind
+        assert said in error.message
 
 
 class TestOrders:
