@@ -300,6 +300,21 @@ class TestTheDocuments:
         assert "make_storage" in settings
         assert [name for name in sorted(settings) if f"`{name}" not in page] == []
 
+    def test_have_every_module_on_the_map(self):
+        """A stranger finds each file that stands at the top, and the many of SQLite."""
+        page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+        the_map = page.partition("## The map")[2].partition("\n## ")[0]
+        told = set(re.findall(r"\w+", the_map)) | {"__init__", "__main__"}
+        folders = [path.name for path in (ROOT / "gigq").glob("[a-z]*/")]
+        modules = [
+            path.stem
+            for folder in (ROOT / "gigq", ROOT / "gigq" / "storages" / "sqlite")
+            for path in folder.glob("*.py")
+        ]
+
+        assert [name for name in folders if f"`gigq/{name}/`" not in the_map] == []
+        assert [name for name in modules if name not in told] == []
+
     def test_name_every_hook(self):
         page = (ROOT / "docs" / "plugins.md").read_text("utf-8")
         hooks = [name for name in vars(hookspecs) if name.startswith("gigq_")]
