@@ -8,7 +8,7 @@
   command must succeed. One that ends in `&` runs until the document ends, and then gets a TERM.
 - ```` ```toml ```` is parsed, and written when its first line names a file.
 - ```` ```sh ```` is for commands that set something up outside of the document; it is not executed
-  here (`tests/integration/test_house.py` knows them).
+  here, but has to be there (`test_documents.py`).
 - ```` ```text ```` is a picture.
 """
 

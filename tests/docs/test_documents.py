@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gigq.cli.root import SECTIONS
 from tests.docs.blocks import NOT_EXECUTED, Desk, alike, commands_of, execute, fences
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,25 @@ class TestAllDocuments:
         }
 
         assert {(page, name) for page, name in named if not (ROOT / name).exists()} == set()
+
+    def test_show_only_commands_that_there_are(self):
+        """What is shown and not executed here is at least no invention."""
+        commands = {name for section in SECTIONS.values() for name in section}
+        known = (
+            r"\./dev [a-z]+|pip install|pytest|python examples/\w+\.py|"
+            rf"gigq ({'|'.join(sorted(commands))})\b"
+        )
+        lines = [
+            line
+            for path in [*DOCUMENTS, *ROOT.glob("*.md"), ROOT / "examples" / "README.md"]
+            for block in re.findall(r"^```sh\n(.*?)^```", path.read_text("utf-8"), re.M | re.S)
+            for line in block.splitlines()
+        ]
+
+        assert lines
+        assert [line for line in lines if not re.match(known, line)] == []
+        for script in re.findall(r"python (\S+\.py)", "\n".join(lines)):
+            assert (ROOT / script).exists()
 
 
 class TestTheReaderOfBlocks:
