@@ -491,7 +491,7 @@ class JobQueue:
             How many were requeued.
         """
         functions.refuse_while_loading("requeueing jobs")
-        where = _filter(_REQUEUABLE & (_statuses(status) or _REQUEUABLE), filters)
+        where = _filter(_requeuable(status), filters)
         done = 0
         for ids in self._steps(where):
             done += self._requeue_step(ids)
@@ -727,6 +727,16 @@ def _statuses(status: object) -> frozenset[JobStatus] | None:
     if not isinstance(status, str):
         CALL.refuse_type("status", status, "a JobStatus or its text")
     return frozenset(member for member in JobStatus if member.value == status.lower())
+
+
+def _requeuable(status: object) -> frozenset[JobStatus]:
+    """The statuses to requeue. Strict, unlike a filter that only looks: a slip must not reach others."""
+    if status is None:
+        return _REQUEUABLE
+    member = CALL.one_of("status", status, JobStatus)
+    if member not in _REQUEUABLE:
+        CALL.refuse("status", status, "only failed, timed-out and cancelled jobs can be requeued.")
+    return frozenset({member})
 
 
 def _ended_status(status: object) -> JobStatus:

@@ -541,6 +541,17 @@ class TestCancelAndRequeue:
             "pending",
         ]
 
+    @pytest.mark.parametrize("status", ["faild", "completed", JobStatus.RUNNING, ""])
+    def test_all_refuse_a_status_that_is_none_of_the_three(self, queue, status):
+        """A slip must not requeue everything."""
+        job_id = queue.submit(job())
+        queue.cancel(job_id)
+
+        with pytest.raises(InvalidArgument, match="status"):
+            queue.requeue_all(status)
+        assert queue.get_status(job_id)["status"] == "cancelled"
+        assert queue.requeue_all("Cancelled") == 1
+
     def test_all_refuse_a_filter_that_does_not_exist(self, queue):
         for call in (queue.cancel_all, queue.requeue_all, queue.list_jobs):
             with pytest.raises(TypeError, match="Did you mean 'queue'"):
