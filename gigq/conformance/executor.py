@@ -622,7 +622,7 @@ class ExecutorConformance(Conformance):
         not withdrawn has exactly one last report, none ran twice, none that was withdrawn ran."""
         watched, chance = start(slots=3), random.Random(seed)  # noqa: S311 - a storm, no secret
         deadly = self.make_executor().isolates_crashes
-        calls = [_some_call(f"job-{number}", chance, tmp_path, deadly) for number in range(600)]
+        calls = [_some_call(f"job-{number}", chance, tmp_path, deadly) for number in range(300)]
         taken: set[Run] = set()
 
         for at in range(0, len(calls), 30):

@@ -990,8 +990,8 @@ class Storage(ABC):
         ended), when `nudge` was called since the last `wait` returned, or after `timeout` seconds.
 
         What happened since this thread's last `wait` counts, so that between a look and a wait nothing
-        is missed. With `notifies` other processes' changes end it within a fraction of a second; it
-        never spins.
+        is missed; only what the thread did itself may be left out. With `notifies` other processes'
+        changes end it within a fraction of a second; it never spins.
 
         Returns:
             Whether something may have changed, or a nudge came; False when only time passed. The
