@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,7 +19,7 @@ from benchmarks import __main__ as bench
 from benchmarks import ours
 from gigq import Job, JobQueue, Retry, Worker, config, errors, hookspecs
 from gigq.conformance import ExecutorConformance, SerializerConformance
-from gigq.conformance.kit import Conformance
+from gigq.conformance.kit import PROMISES, Conformance
 from gigq.conformance.storage.base import StorageCases
 from gigq.conformance.storage.lives import LifecycleCases
 from gigq.contracts.executor import Executor
@@ -116,6 +117,31 @@ class TestCi:
         assert os.access(ROOT / ".ci" / "run", os.X_OK)
         for verb in ("lint", "types", "imports", "test"):
             assert f"./dev {verb}" in script
+
+    @pytest.mark.parametrize(("status", "closing"), [(0, "= 3 passed in 1.00s ="),
+                                                     (1, "= 1 failed, 2 passed in 1.00s =")])  # fmt: skip
+    def test_prints_the_closing_line_last(self, tmp_path, status, closing):
+        """And fails as the tests do, whatever is said after them."""
+        (tmp_path / ".ci").mkdir()
+        shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
+        (tmp_path / "dev").write_text(
+            f'#!/bin/sh\n[ "$1" = test ] || exit 0\necho "{closing}"\necho later\nexit {status}\n'
+        )
+        (tmp_path / "dev").chmod(0o755)
+
+        done = subprocess.run(
+            [tmp_path / ".ci" / "run"], capture_output=True, text=True, timeout=60, check=False
+        )
+
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (status, closing), done.stderr
+
+    def test_stops_at_a_check_that_fails(self, tmp_path):
+        (tmp_path / ".ci").mkdir()
+        shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
+        (tmp_path / "dev").write_text('#!/bin/sh\n[ "$1" != types ]\n')
+        (tmp_path / "dev").chmod(0o755)
+
+        assert subprocess.run([tmp_path / ".ci" / "run"], timeout=60, check=False).returncode == 1
 
     def test_agrees_with_tox(self):
         text = (ROOT / "tox.ini").read_text("utf-8")
@@ -236,6 +262,25 @@ class TestTheRepository:
 
 
 class TestTheDocuments:
+    def test_lead_to_the_first_job_in_thirty_lines(self):
+        """The README says what it is, shows two commands, and a program that fits on one screen."""
+        text = (ROOT / "README.md").read_text("utf-8")
+        first = re.search(r"```python\n(# first\.py.*?)```", text, re.DOTALL)[1]
+
+        assert text.index("./dev demo") < text.index("./dev test") < text.index("# first.py")
+        assert len(first.splitlines()) <= 30
+
+    def test_hold_every_promise_with_its_number(self):
+        """The same ten, in the README and in the architecture."""
+        for path in (ROOT / "README.md", ROOT / "docs" / "architecture.md"):
+            rows = re.findall(r"^\| (P\d+) \|", path.read_text("utf-8"), re.MULTILINE)
+            assert rows == [label for label in PROMISES if label.startswith("P")], path.name
+
+    def test_come_with_a_licence_and_ways_to_take_part(self):
+        assert (ROOT / "LICENSE").read_text("utf-8").startswith("MIT License")
+        for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"):
+            assert (ROOT / name).read_text("utf-8").startswith("# ")
+
     def test_have_a_heading_for_every_command(self):
         root = importlib.import_module("gigq.cli.root")
         page = (ROOT / "docs" / "command-line.md").read_text("utf-8")
@@ -415,8 +460,6 @@ def _commands(group, prefix=""):
 
 
 def _which(tool: str) -> str:
-    import shutil
-
     found = shutil.which(tool)
     assert found, tool
     return found
