@@ -496,7 +496,9 @@ class Coordinator:
             if self._session is not None and now >= self._retry_us and self._turn_is_due(now):
                 self._turn(now, Goal.NEVER)
             if not self._runs.untold or now < self._retry_us:
-                self._wait()
+                # Not `_wait`: the moments of the loop matter no more, and those that passed are past.
+                until = max(self._renewal_us(), self._retry_us)
+                self._wait_for_report(max(until - _now(), 0) / 1_000_000)
         while not self.leave():
             self._tries += 1
             self._wait_for_report(backoff_us(self._tries, self._info.lease_us) / 1_000_000)

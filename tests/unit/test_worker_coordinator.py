@@ -881,8 +881,40 @@ class TestARunThatDoesNotStop:
             gate.set()
 
             eventually(lambda: "Ended" in sent)
-            eventually(lambda: not setting.storage.get(["late"])[0].stopping)
+            eventually(lambda: not setting.coordinator._runs.runs)
+            assert not setting.storage.get(["late"])[0].stopping
         assert sent == ["Completed", "TimedOut", "Ended"]
+
+    def test_is_lingered_for(self):
+        """The session is kept, nothing is claimed, and nothing spins; leaving is repeated."""
+        setting = Setting(lease=0.6)
+        setting.executor.stubborn = True
+        setting.add("a", "b", max_attempts=1)
+        rounds = []
+        real = setting.coordinator._take_reports
+        setting.coordinator._take_reports = lambda: rounds.append(1) or real()
+
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.executor.time_out("a")
+            setting.tell(Wish.FINISH)
+            assert setting.returns()
+            rounds.clear()
+            thread = threading.Thread(target=setting.coordinator.linger)
+            thread.start()
+            beat = setting.storage.sessions()[0].beat
+            eventually(lambda: setting.storage.sessions()[0].beat > beat + 2)
+            assert setting.storage.get(["a"])[0].stopping
+
+            setting.answers("leave", no_answer)
+            setting.executor.end("a")
+            thread.join(10)
+            assert not thread.is_alive()
+            assert setting.storage.sessions() == []
+            assert setting.status("a") is JobStatus.TIMEOUT
+            assert setting.runs("a") == ["timeout"]
+            assert setting.status("b") is JobStatus.PENDING
+        assert len(rounds) < 50
 
     def test_waits_until_the_session_may_end(self):
         setting = Setting()

@@ -222,6 +222,23 @@ class ParentFailureCases(StorageCases):
         assert storage.counts() == {"default": {JobStatus.CANCELLED: 3_000}}
 
     @promise("P6")
+    @pytest.mark.parametrize("end", BAD_ENDS)
+    def test_a_job_added_late_changes_nothing_for_its_siblings(
+        self, storage: Storage, end: JobStatus
+    ) -> None:
+        """P6: they have been told of that end, and wait for their other parent as before."""
+        storage.add([job("bad"), job("open", priority=-1)])
+        policies = [ParentFailure.RUN, ParentFailure.HOLD]
+        storage.add([job(each, "bad", "open", on_parent_failure=each) for each in policies])
+        bring_to(storage, "bad", end)
+        before = storage.get(policies)
+        storage.add([job("late", "bad", on_parent_failure=ParentFailure.RUN)])
+
+        assert storage.get(policies) == before
+        assert Hand(storage).run_all() == ["late", "open", "run"]
+        assert one(storage, "hold").phase is Phase.HELD
+
+    @promise("P6")
     @pytest.mark.parametrize("end", [*BAD_ENDS, JobStatus.COMPLETED])
     def test_a_job_added_late_is_what_the_end_would_have_made_of_it(
         self, storage: Storage, end: JobStatus
