@@ -273,7 +273,6 @@ class Coordinator:
         """Others may have the jobs by now: stop the runs, forget what they say, begin anew."""
         self._keeper.rest()
         self._session = None
-        self._uncertain = False
         self._teller.session_lost(error, self._runs.lose())
 
     def leave(self) -> bool:

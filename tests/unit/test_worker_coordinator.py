@@ -1058,6 +1058,7 @@ class TestLargePayloads:
         with setting.working():
             eventually(lambda: len(setting.executor.calls) == 3)
             assert [call.run.job_id for call in setting.executor.calls] == ["a", "b", "c"]
+            assert [call.run.number for call in setting.executor.calls] == [1, 1, 1]
 
     def test_of_runs_that_are_no_longer_ours_hold_up_nobody(self):
         setting = Setting(slots=2)
