@@ -80,11 +80,24 @@ def _work(shell: Shell, how: str, given: dict[str, Any]) -> int:
                 made.run_until_empty()
             else:
                 made.start()
+        if how == "until_empty":
+            _say_what_is_left(shell)
         if shell.as_json:
             _tell(shell, "ended", made.worker_id, "")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     return code
+
+
+def _say_what_is_left(shell: Shell) -> None:
+    """A queue that looks empty to one worker may hold what it does not take: no silence about that."""
+    from gigq.contracts.storage import JobFilter, JobStatus
+
+    with shell.storage() as storage:
+        newest = storage.find(JobFilter(frozenset({JobStatus.PENDING})), limit=1).jobs
+        if newest:
+            left = sum(counts.get(JobStatus.PENDING, 0) for counts in storage.counts().values())
+            shell.out.note(f"Still pending: {left}. What they wait for: gigq why {newest[0].id}")
 
 
 @contextmanager

@@ -550,6 +550,16 @@ class TestWorker:
 
         assert out == "Starting worker w1...\nNo jobs available to process.\n"
 
+    def test_run_says_what_it_leaves_behind(self, cli):
+        """Not silence, which would look as if there were nothing."""
+        cli.submit("echo")
+        job_id = cli.submit("echo", "--queue", "others")
+
+        ran = cli("run", "--queues", "default")
+
+        assert f"Still pending: 1. What they wait for: gigq why {job_id}" in ran.stderr
+        assert "Still pending" not in cli("run").stderr
+
     @pytest.mark.parametrize("command", [["run"], ["worker", "--until-empty"]])
     def test_runs_until_none_is_left(self, cli, command):
         parent = cli.submit("add", "-p", "left=1")
