@@ -229,13 +229,15 @@ class TestAWorker:
 
     def test_watch_follows_a_job_to_its_end(self):
         job_id = submit("touch_and_wait", "-p", "started=started", "-p", "release=release")
-        with started("status", job_id, "--watch") as watch, started("worker", "--until-empty"):
-            eventually(Path("started").exists)
-            Path("release").touch()
-            out = watch.communicate(timeout=20)[0]
+        with started("status", job_id, "--watch") as watch:
+            first = watch.stdout.readline()
+            with started("worker", "--until-empty"):
+                eventually(Path("started").exists)
+                Path("release").touch()
+                out = watch.communicate(timeout=20)[0]
 
         assert watch.returncode == 0
-        assert "pending" in out
+        assert "pending" in first
         assert "Status: completed" in out
 
 
