@@ -27,6 +27,10 @@ SMALL = re.compile(
 BY_INDEX = re.compile(r"SCAN job USING (COVERING )?INDEX job_(ready|owned|wish|rare|workflow|\w+)")
 
 
+#: Looks for jobs by something else than their number or id, and names no index.
+UNNAMED = re.compile(r"FROM job( AS \w+)? WHERE (?!(\w+\.)?(seq|id)\b)")
+
+
 @pytest.fixture(params=["fresh", "analyzed", "analyzed when empty"])
 def storage(request, tmp_path):
     """A storage with jobs in every state, so that the planner has something to be wrong about."""
@@ -53,15 +57,21 @@ def analyze(storage) -> None:
     storage._database.maintain(lambda connection: connection.execute("ANALYZE").fetchall(), 5)
 
 
-def plans(storage, work) -> list[str]:
-    """The plan of every statement that `work` runs on the writer."""
+def statements(storage, work) -> set[str]:
+    """Every statement that `work` runs on the writer."""
     writer = storage._database._open_writer()
-    statements: set[str] = set()
-    writer.set_trace_callback(statements.add)
+    seen: set[str] = set()
+    writer.set_trace_callback(seen.add)
     work()
     writer.set_trace_callback(None)
+    return seen
+
+
+def plans(storage, work) -> list[str]:
+    """The plans of those."""
+    writer = storage._database._open_writer()
     lines = []
-    for sql in statements:
+    for sql in statements(storage, work):
         if sql.split()[0] in ("SELECT", "UPDATE", "INSERT", "DELETE", "WITH"):
             lines += [row[3] for row in writer.execute(f"EXPLAIN QUERY PLAN {sql}")]
     return lines
@@ -100,6 +110,25 @@ class TestATurn:
         writer = storage._database._open_writer()
         lines = [row[3] for row in writer.execute(f"EXPLAIN QUERY PLAN {sql}", ["q1", 5])]
         assert any("USING COVERING INDEX job_ready" in line for line in lines)
+
+    def test_names_each_index_that_it_relies_on(self, storage):
+        """What a planner would choose today is no promise; a named index that is gone is an error."""
+        session, other = join(storage), join(storage)
+        timely = ["delay_us", "run_at_us", "expires_us", "expires_in_us"]
+
+        def live():
+            storage.add([job(unique_key=each, **{each: 1}) for each in timely])
+            storage.turn(session, want=Want((0,), 2))
+            storage.turn(session, holding=[])
+            storage.sessions()
+            storage.recover()
+            storage.leave(session)
+
+        ran = [" ".join(sql.split()) for sql in statements(storage, live)]
+        assert [sql for sql in ran if UNNAMED.search(sql)] == []
+        for index in ("ready", "delayed", "scheduled", "expires", "expires_mono", "wish", "owned"):
+            assert any(f"INDEXED BY job_{index} " in sql for sql in ran), index
+        storage.leave(other)
 
     @pytest.mark.parametrize("count", [1, 30])
     def test_settles_by_number(self, storage, count):
