@@ -88,7 +88,7 @@ def resolve(ref: str) -> Callable[..., Any]:
     where, _, name = ref.rpartition(":")
     if not where or not name.isidentifier():
         raise FunctionNotFound(f"{ref!r} is no reference to a function: 'module:name' is.")
-    home = load_script(Path(where)) if _is_script(where) else _import(where, ref)
+    home = load_script(_script_path(where)) if _is_script(where) else _import(where, ref)
     try:
         function = getattr(home, name)
     except AttributeError as error:
@@ -105,6 +105,17 @@ def resolve(ref: str) -> Callable[..., Any]:
 
 def _or_hidden(where: str) -> str:
     return 'is defined under `if __name__ == "__main__":`, ' if _is_script(where) else ""
+
+
+def _script_path(where: str) -> Path:
+    """A script's path as `reference` writes it: any other spelling could lead out of the folder that
+    a pattern of `allow` names (`/srv/jobs/../../tmp/x.py`)."""
+    path = Path(where)
+    if not path.is_absolute() or ".." in path.parts:
+        raise FunctionNotFound(
+            f"{where!r} is no reference to a script: that is an absolute path without '..'."
+        )
+    return path
 
 
 def check_named(ref: str, allow: Sequence[str] | None) -> None:
@@ -355,7 +366,8 @@ def _main_name(main: types.ModuleType, who: str) -> str:
         return str(spec.name)  # python -m package.module
     file = getattr(main, "__file__", None)
     if isinstance(file, str) and Path(file).is_file():
-        return str(Path(file).absolute())
+        path = Path(file).absolute()
+        return str(path.resolve() if ".." in path.parts else path)
     raise InvalidFunction(
         f"{who} was defined in `python -c`, at a prompt or on standard input: no worker could find "
         f"it again.\nPut it into a file, or {_BY_VALUE}"

@@ -153,6 +153,9 @@ class TestResolve:
             ("", "no reference"),
             ("tests.unit.jobs:__name__", "is a str"),
             ("/nowhere/script.py:f", "cannot be read here"),
+            ("script.py:f", "an absolute path"),
+            ("tests.unit/../script.py:f", "an absolute path"),
+            ("/srv/jobs/../../tmp/script.py:f", "without '..'"),
             ("..jobs:f", "cannot be found"),
         ],
     )
