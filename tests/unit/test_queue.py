@@ -446,6 +446,18 @@ class TestAPayloadThatCannotBeRead:
 
 
 class TestWait:
+    def test_reads_no_payload_while_it_waits(self, queue, monkeypatch):
+        """It looks again and again, and parameters may be large."""
+        job_id = queue.submit(job())
+        read = []
+        real = queue.storage.get
+        monkeypatch.setattr(queue.storage, "get", lambda ids: read.append(ids) or real(ids))
+        monkeypatch.setattr("gigq.queue.LOOK_AGAIN", 0.01)
+        threading.Timer(0.2, finish, [queue]).start()
+
+        queue.wait(job_id, timeout=10)
+        assert read == [[job_id]]
+
     def test_says_how_it_ended(self, queue):
         job_id = queue.submit(job())
         finish(queue)
