@@ -9,9 +9,13 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Machines that run tests are shared: an example that takes long says nothing about the code.
+# Machines that run tests are shared: an example that takes long says nothing about the code. Mutation
+# tests run a class more than once in one process.
 settings.register_profile(
-    "gigq", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "gigq",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
 )
 settings.load_profile("gigq")
 
