@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from gigq.errors import UnknownPlugin as UnknownPlugin
     from gigq.errors import Unsupported as Unsupported
     from gigq.errors import WaitTimeout as WaitTimeout
+    from gigq.errors import WorkerBusy as WorkerBusy
     from gigq.job import Job as Job
     from gigq.job import Retry as Retry
     from gigq.logs import setup_logging as setup_logging
@@ -133,6 +134,7 @@ _HOMES = {
     "UnknownPlugin": "gigq.errors",
     "Unsupported": "gigq.errors",
     "WaitTimeout": "gigq.errors",
+    "WorkerBusy": "gigq.errors",
 }
 
 __all__ = [
@@ -188,6 +190,7 @@ __all__ = [
     "Unsupported",
     "WaitTimeout",
     "Worker",
+    "WorkerBusy",
     "Workflow",
     "close_connections",
     "current_job",

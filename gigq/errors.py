@@ -19,6 +19,7 @@ GigqError                                   the root: `except gigq.GigqError` ca
 │   └── JobCancelled                        the user, a parent or its expiry ended it
 ├── WaitTimeout (TimeoutError)              the caller's own patience ended; the job goes on
 ├── QueueClosed (RuntimeError)              used after its `with` block
+├── WorkerBusy (RuntimeError)               a worker that is at work already, or asked by its own job
 ├── ConfigError (ValueError)                a setting that cannot be used, and where it came from
 │   └── InvalidSettingType (TypeError)      a setting of the wrong type
 ├── SerializationError (ValueError)         a value that the serializer cannot carry, with its path
@@ -166,6 +167,10 @@ class WaitTimeout(GigqError, TimeoutError):
 
 class QueueClosed(GigqError, RuntimeError):
     """The queue or worker was closed for good."""
+
+
+class WorkerBusy(GigqError, RuntimeError):
+    """The worker is at work already, or one of its own jobs asked it for what would wait for that job."""
 
 
 class ConfigError(GigqError, ValueError):

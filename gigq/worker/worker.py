@@ -22,7 +22,7 @@ from gigq.context import current_job
 from gigq.contracts.executor import Executor, Report
 from gigq.contracts.serializer import Serializer
 from gigq.contracts.storage import Storage, Takes, WorkerInfo
-from gigq.errors import QueueClosed
+from gigq.errors import QueueClosed, WorkerBusy
 from gigq.execution import RunSettings, run_call
 from gigq.liveness import this_process
 from gigq.worker.coordinator import Coordinator, Goal, Wish
@@ -143,7 +143,12 @@ class Worker:
         self._nudge()
 
     def close(self) -> None:
-        """Stop, leave, and let go of threads, processes and the storage. Later use begins anew."""
+        """Stop, leave, and let go of threads, processes and the storage. Later use begins anew.
+
+        Raises:
+            WorkerBusy: A job of this very worker asks for it.
+        """
+        self._refuse_own_job("be closed", "Call stop(): it lets this job finish.")
         if self._running:
             self.stop()
         with self._working:
@@ -189,10 +194,9 @@ class Worker:
     def _work(self, goal: Goal, *, signals: bool) -> bool:
         functions.refuse_while_loading("running jobs")
         self._refuse_closed()
+        self._refuse_own_job("run more jobs", "Make another Worker for them.")
         if goal is not Goal.ONE and self._running:
-            raise RuntimeError(
-                f"{self.worker_id} is running already. Make another Worker for more."
-            )
+            raise WorkerBusy(f"{self.worker_id} is running already. Make another Worker for more.")
         with self._working:
             self._running = goal is not Goal.ONE
             try:
@@ -200,6 +204,15 @@ class Worker:
             finally:
                 self._running = False
                 self._stop_wished = False
+
+    def _refuse_own_job(self, what: str, instead: str) -> None:
+        job, coordinator = current_job(), self._coordinator
+        if job is None or coordinator is None or job.id not in coordinator.running_job_ids():
+            return
+        raise WorkerBusy(
+            f"{self.worker_id} cannot {what} by its own job {job.name!r} ({job.id}): it would wait for "
+            f"that job, and the job for it.\n{instead}"
+        )
 
     def _work_with_signals(self, goal: Goal, signals: bool) -> bool:
         received: list[int] = []

@@ -134,3 +134,11 @@ def where():
 def change_handlers():
     """What no job should do."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+#: Workers of this process that jobs find by the path of their queue.
+WORKERS = {}
+
+
+def ask_its_worker(path, what):
+    getattr(WORKERS[path], what)()

@@ -23,6 +23,7 @@ from gigq.errors import (
     StorageReplaced,
     StorageUnavailable,
     UnknownPlugin,
+    WorkerBusy,
 )
 from gigq.job import Job, Retry
 from gigq.queue import JobQueue
@@ -286,8 +287,22 @@ class TestAWorkerInAThread:
 
     def test_refuses_to_be_started_twice(self, db):
         worker = Worker(db)
-        with started(worker), pytest.raises(RuntimeError, match="running already"):
+        with started(worker), pytest.raises(WorkerBusy, match="running already"):
             worker.start()
+
+    @pytest.mark.parametrize("what", ["close", "process_one", "run_until_empty"])
+    def test_refuses_what_would_wait_for_the_job_that_asks(self, queue, db, what):
+        """The job would wait for the worker and the worker for the job; it is told what to do."""
+        with Worker(db) as worker:
+            jobs.WORKERS[queue.db_path] = worker
+            job_id = queue.submit(
+                Job("a", jobs.ask_its_worker, {"path": queue.db_path, "what": what}, max_attempts=1)
+            )
+            worker.run_until_empty()
+
+        said = queue.get_status(job_id)["error"]
+        assert "by its own job 'a'" in said
+        assert job_id in said
 
     def test_knows_its_current_job(self, queue, db, tmp_path):
         job_id = queue.submit(Job("a", jobs.until_released, {"folder": str(tmp_path)}))
