@@ -12,11 +12,11 @@ that keeps the promises:
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from queue import Empty, SimpleQueue
 
+from gigq.clock import SYSTEM_CLOCK, Clock
 from gigq.contracts.executor import Report, StopReason
 from gigq.contracts.storage import (
     NOTHING,
@@ -75,6 +75,7 @@ class Coordinator:
         polling_us: The longest wait between two looks for jobs.
         grace_us: How long running jobs may take once it was told to finish; None for no bound.
         uniform: Spreads retry delays; numbers from 0 to 1.
+        clock: Its monotonic time alone is read here.
     """
 
     def __init__(
@@ -87,8 +88,10 @@ class Coordinator:
         grace_us: int | None = None,
         hooks: Hooks = _NOBODY,
         uniform: Callable[[], float] = random.random,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._storage = storage
+        self._now = clock.monotonic_us
         self._info = info
         self._polling_us = polling_us
         self._grace_us = grace_us
@@ -96,7 +99,7 @@ class Coordinator:
         self._teller = Teller(info, hooks)
         self._crew = make_crew(self._on_report)
         self._runs = Holdings(self._crew, self._teller, info.slots, uniform)
-        self._keeper = Keeper(info.lease_us, self._lease_is_over)
+        self._keeper = Keeper(info.lease_us, self._lease_is_over, clock)
         self._outlook = Outlook(storage, info.takes)
         # Others on this host cannot write to a full disk either, so that none of them can take over.
         self._alone = Capability.SHARED_BETWEEN_HOSTS not in storage.capabilities
@@ -167,7 +170,7 @@ class Coordinator:
         claimed = False
         while True:
             self._take_reports()
-            now = _now()
+            now = self._now()
             self._obey(now)
             if self._may_ask(now):
                 if self._session is None and not self._join(now, goal):
@@ -195,7 +198,7 @@ class Coordinator:
         return now >= self._retry_us and not (self._session is None and self._wish is not Wish.WORK)
 
     def _is_done(self, goal: Goal) -> bool:
-        if self._wish is Wish.HALT and _now() > self._wished_us + HALT_US:
+        if self._wish is Wish.HALT and self._now() > self._wished_us + HALT_US:
             return True
         if self._runs.untold or self._runs.open:
             return False
@@ -209,7 +212,7 @@ class Coordinator:
         try:
             return self._outlook.is_empty()
         except StorageUnavailable as error:
-            self._no_answer(error, _now())
+            self._no_answer(error, self._now())
             return False
 
     def _obey(self, now: int) -> None:
@@ -266,7 +269,7 @@ class Coordinator:
             self._teller.no_answer(error)
         if isinstance(error, StorageFull) and self._alone:
             self._keeper.renewed(now)  # nobody else could write either: the runs may go on
-        self._retry_us = _now() + backoff_us(self._tries, self._info.lease_us)
+        self._retry_us = self._now() + backoff_us(self._tries, self._info.lease_us)
         self._tries += 1
 
     def _session_is_lost(self, error: SessionLost) -> None:
@@ -378,7 +381,7 @@ class Coordinator:
         if answer.next_due_us is None:
             self._due_us = None
         else:
-            self._due_us = _now() + max(answer.next_due_us, 0)
+            self._due_us = self._now() + max(answer.next_due_us, 0)
         if not want.most and not self._claims_something():
             return
         self._looked_us = now
@@ -401,7 +404,7 @@ class Coordinator:
         try:
             return self._storage.payloads(self._session, runs)
         except StorageUnavailable as error:
-            self._no_answer(error, _now())
+            self._no_answer(error, self._now())
             return None
 
     # --- the dead -------------------------------------------------------------------------------
@@ -423,7 +426,7 @@ class Coordinator:
 
     def _wait(self) -> None:
         """Until a report, a wish, a wake-up of the storage, or the next moment that matters."""
-        now = _now()
+        now = self._now()
         timeout = (self._next_moment(now) - now) / 1_000_000
         if timeout <= 0:
             return
@@ -447,7 +450,7 @@ class Coordinator:
             if self._inbox.empty():
                 self._look = self._storage.wait(timeout) or self._look
         except StorageUnavailable as error:
-            self._no_answer(error, _now())
+            self._no_answer(error, self._now())
         finally:
             self._in_storage_wait = False
 
@@ -477,9 +480,9 @@ class Coordinator:
     def abort(self) -> None:
         """The loop ended by an error: stop all runs and wait a moment for them."""
         self.wish(Wish.HALT)
-        until = _now() + HALT_US
-        self._obey(_now())
-        while self._runs.open and (left := until - _now()) > 0:
+        until = self._now() + HALT_US
+        self._obey(self._now())
+        while self._runs.open and (left := until - self._now()) > 0:
             self._wait_for_report(left / 1_000_000)
 
     def rest(self) -> None:
@@ -491,13 +494,13 @@ class Coordinator:
         leaving was answered."""
         while self._runs:
             self._take_reports()
-            now = _now()
+            now = self._now()
             if self._session is not None and now >= self._retry_us and self._turn_is_due(now):
                 self._turn(now, Goal.NEVER)
             if not self._runs.untold or now < self._retry_us:
                 # Not `_wait`: the moments of the loop matter no more, and those that passed are past.
                 until = max(self._renewal_us(), self._retry_us)
-                self._wait_for_report(max(until - _now(), 0) / 1_000_000)
+                self._wait_for_report(max(until - self._now(), 0) / 1_000_000)
         while not self.leave():
             self._tries += 1
             self._wait_for_report(backoff_us(self._tries, self._info.lease_us) / 1_000_000)
@@ -507,7 +510,3 @@ class Coordinator:
         """Let go of executors and keeper."""
         self._keeper.close()
         self._crew.close(grace)
-
-
-def _now() -> int:
-    return time.monotonic_ns() // 1_000

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
+
+from gigq.clock import SYSTEM_CLOCK, Clock
 
 logger = logging.getLogger("gigq.worker")
 
@@ -22,9 +23,12 @@ class Keeper:
         expired: Stops the runs; called from the keeper's thread.
     """
 
-    def __init__(self, lease_us: int, expired: Callable[[], None]) -> None:
+    def __init__(
+        self, lease_us: int, expired: Callable[[], None], clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self._bound_us = lease_us * 2 // 3
         self._expired = expired
+        self._now = clock.monotonic_us
         self._changed = threading.Event()
         self._deadline_us: int | None = None
         self._fired = False
@@ -42,7 +46,7 @@ class Keeper:
     def over(self) -> bool:
         """Whether the time is up: nothing new may start."""
         deadline_us = self._deadline_us
-        return deadline_us is not None and time.monotonic_ns() // 1_000 >= deadline_us
+        return deadline_us is not None and self._now() >= deadline_us
 
     def rest(self) -> None:
         """There is no session to keep for now."""
@@ -63,7 +67,7 @@ class Keeper:
             if deadline_us is None or self._fired:
                 self._changed.wait(self._bound_us / 8_000_000)
             else:
-                self._changed.wait(max(deadline_us - time.monotonic_ns() // 1_000, 0) / 1_000_000)
+                self._changed.wait(max(deadline_us - self._now(), 0) / 1_000_000)
 
     def _fire(self) -> None:
         try:

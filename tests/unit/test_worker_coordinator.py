@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from gigq import plugins
+from gigq.clock import ManualClock
 from gigq.contracts.executor import Ending, Executor, Report, StopReason
 from gigq.contracts.serializer import Payload
 from gigq.contracts.storage import (
@@ -31,6 +32,7 @@ from gigq.errors import SessionLost, StorageFull, StorageReplaced, StorageUnavai
 from gigq.worker import coordinator, holdings
 from gigq.worker.coordinator import Coordinator, Goal, Wish
 from gigq.worker.crew import Crew
+from gigq.worker.keeper import Keeper
 from gigq.worker.telling import Hooks
 from tests.support import eventually
 
@@ -625,6 +627,20 @@ class TestADeadNeighbour:
 
 
 class TestTheKeeper:
+    def test_counts_two_thirds_of_the_lease_on_the_clock_it_is_given(self):
+        """Time that passed counts; what somebody made of the calendar does not."""
+        clock = ManualClock()
+        keeper = Keeper(30_000_000, lambda: None, clock)
+        keeper.renewed(clock.monotonic_us())
+
+        clock.set_wall(86_400)
+        clock.advance(19.9)
+        before = keeper.over()
+        clock.advance(0.2)
+
+        assert (before, keeper.over()) == (False, True)
+        keeper.close()
+
     def test_stops_the_runs_when_the_lease_runs_out(self, heard):
         """P5: before two leases could overlap, while the storage does not answer at all."""
         setting = Setting(lease=1.0)
