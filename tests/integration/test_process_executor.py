@@ -120,9 +120,12 @@ class TestAChild:
         """After so many calls, once it is old enough; no call is lost on the way."""
         trial = make_trial(recycle_after=20, recycle_age=0.0)
 
-        calls = [trial.call("pid") for _ in range(100)]
+        together = [trial.call("pid") for _ in range(100)]
+        pids = [value(trial.result(call)) for call in together]
+        # How many of those one child ran before it was heard of is a matter of speed; of these not.
+        pids += [value(trial.result(trial.call("pid"))) for _ in range(50)]
 
-        assert len({value(trial.result(call)) for call in calls}) >= 3
+        assert len(set(pids)) >= 3
 
     def test_is_killed_with_all_that_its_job_started(self, trial, tmp_path):
         """A timeout ends the whole process group."""
