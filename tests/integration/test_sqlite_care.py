@@ -12,21 +12,12 @@ from gigq.contracts.serializer import Payload
 from gigq.contracts.storage import ErrorInfo, Failed, JobStatus, Omitted, Want
 from gigq.errors import SchemaTooOld, StorageUnavailable
 from gigq.storages.sqlite import SqliteStorage, opening, schema
-from tests.integration.sqlite_kit import claim_all, complete, job, join
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "jobs.db"
-
-
-@pytest.fixture
-def storage(path):
-    storage = SqliteStorage(path)
-    storage.initialize()
-    storage.open()
-    yield storage
-    storage.close()
+from tests.integration.sqlite_kit import (
+    claim_all,
+    complete,
+    job,
+    join,
+)
 
 
 class TestCheck:

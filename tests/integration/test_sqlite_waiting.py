@@ -12,22 +12,15 @@ import pytest
 from gigq.contracts.storage import Want
 from gigq.storages.sqlite import SqliteStorage, wakeup
 from gigq.storages.sqlite.location import Identity
-from tests.integration.sqlite_kit import answer_of, claim_all, complete, job, join, python
+from tests.integration.sqlite_kit import (
+    answer_of,
+    claim_all,
+    complete,
+    job,
+    join,
+    python,
+)
 from tests.support import eventually
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "jobs.db"
-
-
-@pytest.fixture
-def storage(path):
-    storage = SqliteStorage(path)
-    storage.initialize()
-    storage.open()
-    yield storage
-    storage.close()
 
 
 def settled(storage) -> None:

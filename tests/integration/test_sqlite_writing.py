@@ -35,20 +35,6 @@ from tests.integration.sqlite_kit import (
 from tests.support import eventually
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "jobs.db"
-
-
-@pytest.fixture
-def storage(path):
-    storage = SqliteStorage(path)
-    storage.initialize()
-    storage.open()
-    yield storage
-    storage.close()
-
-
 class _HeldWriter:
     """Keeps the process's writer busy until it is let go, so that callers gather behind it."""
 
