@@ -58,6 +58,12 @@ class Door:
             )  # fmt: skip
         return value
 
+    def flag(self, what: str, value: Any) -> bool:
+        """True or False, and nothing that only counts as one of them."""
+        if not isinstance(value, bool):
+            self.refuse_type(what, value, "True or False")
+        return value
+
     def whole(self, what: str, value: Any, least: int, most: int) -> int:
         """A whole number; a bool is none, whatever Python says."""
         if isinstance(value, bool) or not isinstance(value, int):

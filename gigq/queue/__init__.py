@@ -143,8 +143,7 @@ class JobQueue:
         serializer: SerializerChoice | Sequence[SerializerChoice] | None = None,
         signing_key: str | bytes | Mapping[str, str | bytes] | None = None,
     ) -> None:
-        if not isinstance(initialize, bool):
-            CALL.refuse_type("initialize", initialize, "True or False")
+        CALL.flag("initialize", initialize)
         self._keys = plugins.signing_keys(config.setting("signing_key", signing_key).value)
         written, accepted = _chosen(serializer)
         self.serializer: Serializer = plugins.serializer(written, signing_keys=self._keys)
@@ -421,6 +420,7 @@ class JobQueue:
             Whether something was done; False for unknown and ended jobs.
         """
         functions.refuse_while_loading("cancelling a job")
+        CALL.flag("running", running)
         if not _may_exist(job_id):
             return False
         return self.storage.cancel([job_id], running=running)[0]
@@ -446,13 +446,14 @@ class JobQueue:
             step.
         """
         functions.refuse_while_loading("cancelling jobs")
+        CALL.flag("running", running)
+        tell = _progress(progress)
         statuses = {JobStatus.PENDING} | ({JobStatus.RUNNING} if running else set())
         where = _filter(frozenset(statuses), filters)
         done = 0
         for ids in self._steps(where):
             done += sum(self.storage.cancel(ids, running=running))
-            if progress is not None:
-                progress(len(ids))
+            tell(len(ids))
         return done
 
     def requeue_job(self, job_id: str) -> bool:
@@ -491,12 +492,12 @@ class JobQueue:
             How many were requeued.
         """
         functions.refuse_while_loading("requeueing jobs")
+        tell = _progress(progress)
         where = _filter(_requeuable(status), filters)
         done = 0
         for ids in self._steps(where):
             done += self._requeue_step(ids)
-            if progress is not None:
-                progress(len(ids))
+            tell(len(ids))
         return done
 
     def _requeue_step(self, ids: Sequence[str]) -> int:
@@ -527,6 +528,7 @@ class JobQueue:
             progress: Called after each step with the number of jobs removed in it.
         """
         functions.refuse_while_loading("clearing jobs")
+        tell = _progress(progress)
         before_us = None
         if before_timestamp is not None:
             before_us = CALL.moment_us("before_timestamp", before_timestamp)
@@ -538,8 +540,7 @@ class JobQueue:
             )
             removed, kept, cursor = removed + step.removed, kept + len(step.kept), step.cursor
             reasons.update(list(step.kept.items())[: MOST_KEPT_NAMED - len(reasons)])
-            if progress is not None:
-                progress(step.removed)
+            tell(step.removed)
             if cursor is None:
                 break
         for job_id, reason in reasons.items():
@@ -701,6 +702,15 @@ def _refuse_stored(storage: Storage, job_ids: Sequence[str]) -> None:
                 "Nothing was stored. A Job can be submitted once; make a new one for each run.",
                 stored,
             )
+
+
+def _progress(given: object) -> Callable[[int], object]:
+    """What is called after each step; a function that does nothing where none was given."""
+    if given is None:
+        return lambda _: None
+    if not callable(given):
+        CALL.refuse_type("progress", given, "a function that takes a number")
+    return given
 
 
 def _tell_observers(new: Sequence[NewJob], added: Sequence[Added]) -> None:

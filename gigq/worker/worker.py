@@ -16,6 +16,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 from gigq import functions, plugins
+from gigq.checks import CALL
 from gigq.clock import MICROSECONDS
 from gigq.config import setting
 from gigq.context import current_job
@@ -94,7 +95,7 @@ class Worker:
         self._takes = Takes(setting("queues", queues).value or (), tuple(accepted), allowed)
         observed = plugins.observers("gigq_run") is not None
         self._run = partial(run_call, RunSettings(accepted, allowed, observed))
-        self._owns_process = owns_process
+        self._owns_process = CALL.flag("owns_process", owns_process)
 
         self._storage = plugins.storage(target)
         self._made_storage = not isinstance(target, Storage)
