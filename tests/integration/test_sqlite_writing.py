@@ -255,6 +255,11 @@ def _can_pass(path) -> bool:
     return eventually(passes)
 
 
+def stands_for(thread: threading.Thread, *gates: Gate) -> bool:
+    """Whether it is the thread in which one of these waits."""
+    return getattr(getattr(thread, "_target", None), "__self__", None) in gates
+
+
 class TestTheGate:
     def test_is_had_by_one_at_a_time(self, tmp_path):
         """Two that want it take turns; who waits gets it when the other leaves."""
@@ -266,9 +271,11 @@ class TestTheGate:
             assert waiting.result(5)
         second.leave()
         assert first.enter()
+        standing = [each for each in threading.enumerate() if stands_for(each, first, second)]
+        assert standing
         first.close()
         second.close()
-        eventually(lambda: all(each.name != "gigq-gate" for each in threading.enumerate()))
+        eventually(lambda: not any(each.is_alive() for each in standing))
 
     def test_gives_back_what_it_gets_too_late(self, tmp_path):
         """Whoever gave up must not hold it later without knowing."""

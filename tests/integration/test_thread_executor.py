@@ -194,15 +194,17 @@ class TestTheExecutor:
 
     def test_leaves_no_thread_behind(self):
         """`close` lets go of every thread that can end."""
-        before = set(threading.enumerate())
         executor = ThreadExecutor()
         trial = Trial(executor, slots=4)
         for _ in range(10):
             trial.result(trial.call("echo", limit=30))
+        lanes = [each for each in threading.enumerate() if getattr(each, "_owner", 0) is executor]
+        threads = [*lanes, executor._timer._thread]
+        assert all(each.is_alive() for each in threads)
 
         executor.close(5)
 
-        eventually(lambda: set(threading.enumerate()) <= before)
+        eventually(lambda: not any(each.is_alive() for each in threads))
 
     def test_does_not_keep_the_interpreter_alive(self):
         """A job that never returns cannot hold the process that was told to end."""
