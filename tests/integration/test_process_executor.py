@@ -434,7 +434,9 @@ class TestTheExecutor:
 
         assert not any(is_alive(pid) for pid in pids)
         assert not executor._thread.is_alive()
-        assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+        assert (
+            len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+        )  # others may let go of theirs
 
     def test_is_refused_where_pipes_cannot_be_polled(self, monkeypatch):
         """The error says what to use instead."""
