@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -88,20 +87,6 @@ def exit_with(code):
 def die_by(number):
     os.kill(os.getpid(), number)
     time.sleep(30)
-
-
-def overflow_the_c_stack():
-    """Recursion through C, which no RecursionError catches: the process dies by SIGSEGV."""
-    sys.setrecursionlimit(2**31 - 1)
-    numbers = (ctypes.c_int * 2)(2, 1)
-    sort = ctypes.CDLL(None).qsort
-
-    def again(_left, _right):
-        sort(numbers, 2, 4, callback)
-        return 0
-
-    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(again)
-    sort(numbers, 2, 4, callback)
 
 
 def take_memory(megabytes):

@@ -11,6 +11,7 @@ import pytest
 
 from gigq.job import Job
 from tests.faults import jobs
+from tests.integration import executor_jobs
 from tests.support import eventually
 
 
@@ -163,7 +164,7 @@ class TestADeathInTheProcessExecutor:
             (jobs.exit_with, {"code": 3}, ["3"]),
             (jobs.die_by, {"number": int(signal.SIGKILL)}, ["SIGKILL"]),
             (jobs.die_by, {"number": int(signal.SIGABRT)}, ["SIGABRT"]),
-            (jobs.overflow_the_c_stack, {}, ["SIGSEGV"]),
+            (executor_jobs.overflows_the_stack, {}, ["SIGSEGV"]),
         ],
         ids=["os._exit", "SIGKILL", "SIGABRT", "C stack overflow"],
     )

@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import ClassVar
+from uuid import RFC_4122, UUID
 
 import pytest
 
@@ -24,6 +25,7 @@ from gigq import (
 )
 from gigq.contracts.serializer import Binding, Payload, Serializer
 from gigq.contracts.storage import JobOptions, NewJob, ParentFailure
+from gigq.job import new_id
 from gigq.text import timestamp
 from tests.unit import jobs
 
@@ -109,6 +111,33 @@ class TestAJob:
         assert stored(Job("a", jobs.add, {"a": 1}, dependencies=[parent, "x", parent.id])).dependencies == (
             parent.id, "x",
         )  # fmt: skip
+
+
+class TestAnId:
+    def test_has_the_fields_of_a_uuid_of_version_7(self):
+        """RFC 9562: 48 bits of milliseconds, version, 12 bits of their fraction, variant."""
+        now_us = 1_785_000_000_123_456
+
+        made = UUID(new_id(now_us))
+
+        assert (made.version, made.variant) == (7, RFC_4122)
+        assert made.int >> 80 == now_us // 1_000
+        assert made.int >> 64 & 0xFFF == 456 * 4_096 // 1_000
+        assert str(made) == new_id(now_us)[:18] + str(made)[18:]
+
+    def test_sorts_by_the_microsecond_that_it_was_made_in(self):
+        ids = [new_id(1_785_000_000_123_000 + step) for step in range(2_000)]
+
+        assert ids == sorted(ids)
+
+    def test_is_random_in_all_that_is_left(self):
+        """62 bits: each of them is 0 in some and 1 in others of two hundred."""
+        made = [UUID(new_id(0)).int for _ in range(200)]
+
+        ones, zeros = 0, 0
+        for each in made:
+            ones, zeros = ones | each, zeros | ~each
+        assert ones & zeros & (1 << 64) - 1 == (1 << 62) - 1
 
 
 class Named(dict):
