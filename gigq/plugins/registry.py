@@ -59,6 +59,7 @@ class Registry:
         self._entry_points: list[EntryPoint] | None = None
         self._loaded: dict[str, Plugin] = {}
         self._builtins: Plugin | None = None
+        self._listeners: dict[str, list[tuple[str, Callable[..., Any]]]] = {}
 
     # --- finding -------------------------------------------------------------------------------
 
@@ -198,11 +199,16 @@ class Registry:
     # --- listening -----------------------------------------------------------------------------
 
     def listeners(self, hook: str) -> list[tuple[str, Callable[..., Any]]]:
-        """Who implements the hook: `distribution:plugin`, and a caller of its implementation alone."""
+        """Who implements the hook: `distribution:plugin`, and a caller of its implementation alone.
+        Found once: each submit asks."""
         with self._lock:
-            self.everyone()
-            implementations = getattr(self.manager().hook, hook).get_hookimpls()
-            return [(each.plugin_name, self._caller(each.plugin, hook)) for each in implementations]
+            if hook not in self._listeners:
+                self.everyone()
+                implementations = getattr(self.manager().hook, hook).get_hookimpls()
+                self._listeners[hook] = [
+                    (each.plugin_name, self._caller(each.plugin, hook)) for each in implementations
+                ]
+            return self._listeners[hook]
 
     def _caller(self, module: object, hook: str) -> Callable[..., Any]:
         """Calls the hook in one plugin alone."""
