@@ -12,8 +12,7 @@ from math import isfinite
 from typing import Any, ClassVar, NoReturn
 
 from gigq.contracts.serializer import Binding, Serializer
-from gigq.errors import SerializationError
-from gigq.serializers.plain import UNREADABLE, is_plain, is_utf8
+from gigq.serializers.plain import UNREADABLE, is_plain, is_utf8, unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +44,7 @@ class JsonSerializer(Serializer):
             # No key begins with "$": nothing is tagged, and no Python code runs per object.
             return (_TAGGED if '"$' in text else _PLAIN).decode(text)
         except UNREADABLE as error:
-            raise SerializationError(
-                f"{self.root}: these {len(data)} bytes are not JSON as gigq writes it: "
-                f"{type(error).__name__}: {error}.\nThey were damaged, or written by something else.",
-                self.root,
-            ) from error
+            raise unreadable(self.root, data, "JSON", error) from error
 
     def bound(self, binding: Binding) -> JsonSerializer:
         return _BOUND[binding.field]

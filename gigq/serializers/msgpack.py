@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gigq.contracts.serializer import Binding, Serializer
-from gigq.errors import SerializationError
-from gigq.serializers.plain import UNREADABLE, is_plain, is_utf8
+from gigq.serializers.plain import UNREADABLE, is_plain, is_utf8, unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +41,7 @@ class MsgpackSerializer(Serializer):
         try:
             return msgpack.unpackb(data, ext_hook=_untag, strict_map_key=False)
         except UNREADABLE as error:
-            raise SerializationError(
-                f"{self.root}: these {len(data)} bytes are not msgpack as gigq writes it: "
-                f"{type(error).__name__}: {error}.\nThey were damaged, or written by something else.",
-                self.root,
-            ) from error
+            raise unreadable(self.root, data, "msgpack", error) from error
 
     def bound(self, binding: Binding) -> MsgpackSerializer:
         return _BOUND[binding.field]

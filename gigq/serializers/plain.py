@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from gigq.errors import SerializationError
+
 #: Deepest nesting that is carried. Far below what Python's own stack allows a reader, so that what
 #: could be written in a shallow place can be read in a deep one.
 MAX_DEPTH = 200
@@ -20,6 +22,15 @@ UNREADABLE = (
 )  # fmt: skip
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 _TEXT = frozenset({str})
+
+
+def unreadable(root: str, data: bytes, what: str, error: Exception) -> SerializationError:
+    """Bytes that are not what a serializer of ours writes."""
+    return SerializationError(
+        f"{root}: these {len(data)} bytes are not {what} as gigq writes it: "
+        f"{type(error).__name__}: {error}.\nThey were damaged, or written by something else.",
+        root,
+    )
 
 
 def is_plain(value: Any, depth: int = MAX_DEPTH) -> bool:

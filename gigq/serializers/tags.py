@@ -19,7 +19,8 @@ import uuid
 import zoneinfo
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from gigq.errors import SerializationError
 from gigq.serializers.plain import MAX_DEPTH
@@ -28,6 +29,7 @@ from gigq.serializers.plain import MAX_DEPTH
 Wrap = Callable[[str, Any], Any]
 #: Whether a format can say this exact str, int, float or bytes itself.
 Native = Callable[[Any], bool]
+_Moment = TypeVar("_Moment", dt.datetime, dt.time)
 
 
 def lower(value: Any, root: str, wrap: Wrap, native: Native, keys: frozenset[type]) -> Any:
@@ -243,19 +245,11 @@ def _read_complex(content: Any) -> complex:
     return complex(float.fromhex(real), float.fromhex(imag))
 
 
-def _read_datetime(content: Any) -> dt.datetime:
+def _read_moment(kind: type[_Moment], content: Any) -> _Moment:
     if type(content) is str:
-        return dt.datetime.fromisoformat(content)
+        return kind.fromisoformat(content)
     text, fold, zone = _a(list, content)
-    moment = dt.datetime.fromisoformat(text).replace(fold=fold)
-    return moment if zone is None else moment.replace(tzinfo=zoneinfo.ZoneInfo(zone))
-
-
-def _read_time(content: Any) -> dt.time:
-    if type(content) is str:
-        return dt.time.fromisoformat(content)
-    text, fold, zone = _a(list, content)
-    moment = dt.time.fromisoformat(text).replace(fold=fold)
+    moment = kind.fromisoformat(text).replace(fold=fold)
     return moment if zone is None else moment.replace(tzinfo=zoneinfo.ZoneInfo(zone))
 
 
@@ -285,9 +279,9 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "bytes": _read_bytes,
     "bytearray": lambda content: bytearray(_read_bytes(content)),
     "complex": _read_complex,
-    "datetime": _read_datetime,
+    "datetime": partial(_read_moment, dt.datetime),
     "date": lambda content: dt.date.fromisoformat(_a(str, content)),
-    "time": _read_time,
+    "time": partial(_read_moment, dt.time),
     "timedelta": _read_timedelta,
     "decimal": lambda content: decimal.Decimal(_a(str, content)),
     "uuid": lambda content: uuid.UUID(hex=_a(str, content)),
