@@ -5,9 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import table
+
+#: How much of it: `short` within all tests, `full` in `./dev faults`, `nightly` for hours.
+FORMS = ("short", "full", "nightly")
 
 # Machines that run tests are shared: an example that takes long says nothing about the code. Mutation
 # tests run a class more than once in one process.
@@ -22,6 +28,53 @@ settings.load_profile("gigq")
 # A shell that runs this in the background ignores INT for it and all that it starts; the programs under
 # test are to be as somebody would start them at a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("gigq")
+    group.addoption(
+        "--form",
+        choices=FORMS,
+        default=FORMS[0],
+        help="how large the cases of faults and simulation are",
+    )
+    group.addoption(
+        "--write-table",
+        type=Path,
+        metavar="FILE",
+        help="put the table of faults into this document",
+    )
+
+
+@pytest.fixture
+def sized(request):
+    """Choose by the form of this run: `sized(short=20, full=200, nightly=2_000)`."""
+
+    def choose(**by_form):
+        return by_form[request.config.getoption("form")]
+
+    return choose
+
+
+@pytest.fixture
+def fault_case(request):
+    """Notes a row of the table of faults (`tests/table.py`)."""
+    return table.FaultCase(request.node.user_properties.append)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    reports = [
+        each for outcome in ("passed", "failed") for each in terminalreporter.getreports(outcome)
+    ]
+    rows = table.rows_of(reports)
+    if not rows:
+        return
+    terminalreporter.section("faults")
+    terminalreporter.write_line(table.as_text(rows))
+    document = config.getoption("write_table")
+    if document is not None:
+        table.write_into(document, rows)
+        terminalreporter.write_line(f"written into {document}")
 
 
 @pytest.fixture(autouse=True)
