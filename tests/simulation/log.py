@@ -1,0 +1,63 @@
+"""The independent log of one history: what simulated jobs really did, and what callers were told.
+
+It is a list of plain dicts, in the order in which things happened. Whoever judges it needs nothing of
+gigq: `judge.py` reads this log and the final rows alone.
+
+Every entry has `at_us` (virtual monotonic microseconds, never going back), `kind`, and `who` (the name
+of a simulated process, such as `worker-2.1`: the second worker's first life).
+
+What was asked for; `answer` is `"unknown"` where the caller died or got no answer, so that it may or may
+not have happened, at that instant; `began_us` is when the call began:
+
+- `submit`: `jobs`, a list of `{id, parents, queue, priority, max_attempts, on_parent_failure,
+  earliest_us, expires, unique_key, accepted}`; `answer` `"ok"`, `"unknown"` or `"refused"` (nothing was
+  stored); `existing`, pairs `[id, id that is there instead]` of jobs that a unique key turned away;
+  `repeat`, whether it is the same submit again after no answer (the ids are the same). A submit that was
+  repeated has an entry for each try. `earliest_us` is the instant before which the job must not begin
+  because of a delay, or null; `expires` whether it may be cancelled by time; `accepted` is false when no
+  worker takes its serializer, function or queue.
+- `cancel` (`ids`, `running`, `answer`: list of bool), `requeue` (`ids`, `answer`: list of bool or
+  `"refused"`), `clear` (`where`: `{statuses}`, `answer`: `{removed, kept}`), `pause`, `resume` (`queue`,
+  `answer`: `"ok"`), `restore` (`ids`, `answer`: how many were new).
+- `removed`: `ids`, a list of `[id, status it had]`: jobs that were seen to be gone after a `clear` or
+  `recover` of `who` (also where the answer was lost).
+- `lost`: `losses`, `[[id, run, session that had it, status that the job has now], ...]`, what a
+  `recover` answered.
+
+What reached a worker:
+
+- `joined`: `session`, `host`, `executor` (`"thread"` or `"process"`), `lease_us`, `slots`.
+- `claimed`: `session`, `jobs`: `[[id, run, attempt, ahead], ...]` in the order handed out; `again` true
+  when the turn named what it was holding, so that runs claimed unheard may come once more; `paused`: the
+  queues that were paused at that instant; `queues`: those that the worker takes, empty for all.
+- `recorded`: `session`, `jobs`: `[[id, run, what], ...]` outcomes that a turn acknowledged, `what` being
+  completed, failed, timed_out, snoozed, stopped, handed_back or ended; `stale`: `[[id, run], ...]` those
+  of them that it refused because they were no longer the session's.
+- `session_lost`, `left`: `session`.
+
+What user code did, said by the simulated executor itself:
+
+- `began`: `session`, `job`, `run`, `attempt`, `host`, `parents`: `[[id, text of its result or null], ...]`
+  as they were passed, or null when they were not asked for.
+- `ended`: `session`, `job`, `run`, `how`, `value`. `how` is `returned` (then `value` is the text that it
+  returned, another one for each run), `raised`, `gave_up`, `snoozed`, `stopped`, `timed_out`, `died`
+  (its process ended with it, or was ended). A run that does not stop when it is told to ends late, as
+  whatever it would have ended as, and `told` says what the worker had made of it meanwhile, or null:
+  `timed_out`, `stopped`.
+
+What befell processes; `fault` entries say what was done on purpose:
+
+- `died`, `paused`, `resumed`, `told_to_stop` (`at_once`: bool), `exited`: the process `who`.
+- `fault`: `call` (a contract method, or "" where it came from outside), `fault`: `before`, `within`,
+  `after` (the process dies there), `answer_lost`, `away` (storage unreachable), `pause`, `wall` (the
+  calendar jumps, `by_us`), `kill`.
+- `peace`: from here on nothing more is done to anybody, and queues are resumed.
+- `settled`: nothing is left that waiting could change; `unsettled` instead when that did not come in time.
+
+Sessions are named `s1`, `s2`, ... in the order in which they joined, because their real ids are random.
+
+Final rows, read by `export` at the end, are a list of dicts: `{id, status, attempts, run, parents, queue,
+priority, max_attempts, on_parent_failure, result (text or null), cancelled_by, error (text or null), lost,
+stopping, executions: [{run, status, worker, result, error}]}`. `worker` begins with the name of the
+process that ran it.
+"""
