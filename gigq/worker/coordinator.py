@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Sequence
 from enum import Enum
 from queue import Empty, SimpleQueue
+from typing import Protocol
 
 from gigq.clock import SYSTEM_CLOCK, Clock
 from gigq.contracts.executor import Report, StopReason
@@ -41,7 +42,7 @@ from gigq.worker.decisions import (
     wanted,
 )
 from gigq.worker.holdings import Holdings
-from gigq.worker.keeper import Keeper
+from gigq.worker.keeper import Keeper, MakeKeeper
 from gigq.worker.outlook import Outlook
 from gigq.worker.telling import Hooks, Teller
 
@@ -66,6 +67,28 @@ class Wish(Enum):
     HALT = 2  # stop what runs now
 
 
+Item = tuple[Report, int] | None
+
+
+class Inbox(Protocol):
+    """Where reports wait for the loop: in production a `SimpleQueue`, whose terms these are."""
+
+    def put(self, item: Item, /) -> None:
+        """From any thread, and in a signal handler: a report with its slot, or None for a wish."""
+
+    def get(self, block: bool = True, timeout: float | None = None, /) -> Item:
+        """The oldest; raises `Empty` when none came within `timeout` seconds."""
+
+    def get_nowait(self) -> Item:
+        """The oldest; raises `Empty`."""
+
+    def qsize(self) -> int:
+        """How many there are at least."""
+
+    def empty(self) -> bool:
+        """Whether there is none."""
+
+
 class Coordinator:
     """One worker's loop over one storage, for as many calls of `work` as its owner makes.
 
@@ -76,6 +99,8 @@ class Coordinator:
         grace_us: How long running jobs may take once it was told to finish; None for no bound.
         uniform: Spreads retry delays; numbers from 0 to 1.
         clock: Its monotonic time alone is read here.
+        inbox, make_keeper: All in which the loop waits, but for the storage, and the only other thread
+            that it has; a simulator brings its own.
     """
 
     def __init__(
@@ -89,17 +114,19 @@ class Coordinator:
         hooks: Hooks = _NOBODY,
         uniform: Callable[[], float] = random.random,
         clock: Clock = SYSTEM_CLOCK,
+        inbox: Inbox | None = None,
+        make_keeper: MakeKeeper = Keeper,
     ) -> None:
         self._storage = storage
         self._now = clock.monotonic_us
         self._info = info
         self._polling_us = polling_us
         self._grace_us = grace_us
-        self._inbox: SimpleQueue[tuple[Report, int] | None] = SimpleQueue()
+        self._inbox: Inbox = SimpleQueue[Item]() if inbox is None else inbox
         self._teller = Teller(info, hooks)
         self._crew = make_crew(self._on_report)
         self._runs = Holdings(self._crew, self._teller, info.slots, uniform)
-        self._keeper = Keeper(info.lease_us, self._lease_is_over, clock)
+        self._keeper = make_keeper(info.lease_us, self._lease_is_over, clock)
         self._outlook = Outlook(storage, info.takes)
         # Others on this host cannot write to a full disk either, so that none of them can take over.
         self._alone = Capability.SHARED_BETWEEN_HOSTS not in storage.capabilities
@@ -437,7 +464,7 @@ class Coordinator:
 
     def _wait_for_report(self, timeout: float) -> None:
         try:
-            item = self._inbox.get(timeout=timeout)
+            item = self._inbox.get(True, timeout)
         except Empty:
             return
         if item is not None:
