@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gigq.clock import MICROSECONDS, SYSTEM_CLOCK, Clock
+from gigq.contracts.storage import ErrorInfo, Lost
+from gigq.text import printable, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gigq.contracts.storage import SessionRecord, WorkerInfo
+    from gigq.contracts.storage import JobStatus, Run, SessionRecord, WorkerInfo
 
 #: A session is watched standing still in at least so many looks before its lease counts as over.
 LOOKS = 4
@@ -59,7 +61,66 @@ class ProcessState(StrEnum):
 
     ALIVE = "alive"
     STOPPED = "stopped"  # SIGSTOP or a debugger
-    GONE = "gone"  # none of this number, or another one by now; a zombie is gone too
+    GONE = "gone"  # there is none of this number
+    ZOMBIE = "zombie"  # it ended, and whoever started it has not taken notice yet
+    REUSED = "reused"  # its number belongs to another process by now
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it will never do anything again."""
+        return self in _OVER
+
+
+#: What is said of a process that is over.
+_OVER = {
+    ProcessState.GONE: "its process is gone: there is none of its number",
+    ProcessState.ZOMBIE: "its process is gone: it ended, and its parent has not collected it",
+    ProcessState.REUSED: "its process is gone: its number belongs to another one, started later",
+}
+
+
+class Cause(StrEnum):
+    """Why a session was declared dead."""
+
+    GONE = "gone"  # on this host; its process is over
+    STOPPED = "stopped"  # on this host; stopped for longer than its lease
+    HANGING = "hanging"  # on this host; alive, and still for ten leases
+    SILENT = "silent"  # elsewhere; no sign of life for longer than its lease
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A session that is dead.
+
+    Attributes:
+        reason: For people: who, where, last seen when and how long before, why it is taken for dead,
+            and who noticed.
+        declared_by: Who noticed: a worker of this process, or else the process.
+    """
+
+    record: SessionRecord
+    cause: Cause
+    reason: str
+    declared_by: str = ""
+
+    def reason_for(self, label: str) -> str:
+        """The reason, for a run in the slot of this label (`WorkerInfo.label`)."""
+        if label in ("", self.record.session.worker.worker_id):
+            return self.reason
+        return f"slot {shown(label)} of {self.reason}"
+
+    def error(self, label: str = "") -> ErrorInfo:
+        """What the job and its history are told."""
+        return ErrorInfo("lost", self.reason_for(label))
+
+    def lost(self, run: Run, name: str, queue: str, label: str, status: JobStatus) -> Lost:
+        """What is told of a run that the session owned; `status` is the job's now."""
+        worker = self.record.session.worker
+        return Lost(
+            run, name, queue, worker.worker_id, self.reason_for(label), status,
+            label=label or worker.worker_id, host=worker.host, pid=worker.pid,
+            seen_us=self.record.seen_us, cause=self.cause.value, declared_by=self.declared_by,
+        )  # fmt: skip
 
 
 def this_process() -> ProcessFacts:
@@ -81,8 +142,10 @@ def process_state(facts: ProcessFacts | WorkerInfo) -> ProcessState:
         return _state_by_signal(facts.pid)
     except (OSError, ValueError):
         return ProcessState.ALIVE
-    if state in "ZXx" or (facts.pid_started is not None and started != facts.pid_started):
-        return ProcessState.GONE
+    if facts.pid_started is not None and started != facts.pid_started:
+        return ProcessState.REUSED
+    if state in "ZXx":
+        return ProcessState.ZOMBIE
     return ProcessState.STOPPED if state in "Tt" else ProcessState.ALIVE
 
 
@@ -133,9 +196,7 @@ class Watch:
         self._lock = threading.Lock()
         self._still: dict[str, _Stillness] = {}
 
-    def look(
-        self, records: Sequence[SessionRecord], now_us: int | None = None
-    ) -> list[tuple[SessionRecord, str]]:
+    def look(self, records: Sequence[SessionRecord], now_us: int | None = None) -> list[Death]:
         """Take in what all sessions look like now, and name the dead with the reason.
 
         Args:
@@ -151,36 +212,40 @@ class Watch:
                 record.session.id: _seen_again(known.get(record.session.id), record, now_us)
                 for record in records
             }
-            return [
-                (record, f"{_who(record)} {how}")
-                for record in records
-                if (how := self._death(me, record, now_us))
-            ]
+            found = [(record, self._death(me, record, now_us)) for record in records]
+        by = _watcher(me, records)
+        wall_us = self._clock.wall_us()
+        return [
+            Death(record, cause, _told(record, how, by, wall_us), by)
+            for record, (cause, how) in found
+            if how
+        ]
 
-    def _death(self, me: ProcessFacts, record: SessionRecord, now_us: int) -> str:
-        """How the session's death is known; "" while it lives."""
+    def _death(self, me: ProcessFacts, record: SessionRecord, now_us: int) -> tuple[Cause, str]:
+        """By what, and in words how, the session's death is known; "" while it lives."""
         worker = record.session.worker
         still = self._still[record.session.id]
+        lease = _seconds(worker.lease_us)
         if not is_neighbour(me, worker):
-            return _over(
-                still, worker.lease_us, "it gave no sign of life for longer than its lease"
-            )
+            how = f"it gave no sign of life for longer than its lease of {lease}"
+            return Cause.SILENT, _over(still, worker.lease_us, how)
         state = self._probe(worker)
-        if state is ProcessState.GONE:
-            return "its process is gone"
+        if state.is_over:
+            return Cause.GONE, _OVER[state]
         if state is not ProcessState.STOPPED:
             still.stopped_since_us = None
-            return _over(
-                still,
-                PATIENCE * worker.lease_us,
-                f"its process is alive, but gave no sign of life for {PATIENCE} times its lease",
+            how = (
+                f"its process is alive, but gave no sign of life for {PATIENCE} times its lease of "
+                f"{lease}"
             )
+            return Cause.HANGING, _over(still, PATIENCE * worker.lease_us, how)
         if still.stopped_since_us is None:
             still.stopped_since_us = now_us
         stopped_us = now_us - max(still.stopped_since_us, still.since_us)
         if stopped_us < worker.lease_us:
-            return ""
-        return _over(still, worker.lease_us, "its process was stopped for longer than its lease")
+            return Cause.STOPPED, ""
+        how = f"its process was stopped for longer than its lease of {lease}"
+        return Cause.STOPPED, _over(still, worker.lease_us, how)
 
 
 def _seen_again(still: _Stillness | None, record: SessionRecord, now_us: int) -> _Stillness:
@@ -199,17 +264,55 @@ def _over(still: _Stillness, bound_us: int, how: str) -> str:
     stood_us = still.last_us - still.since_us
     if still.looks < LOOKS or stood_us < bound_us:
         return ""
-    return f"{how} (watched for {stood_us / MICROSECONDS:.1f} s, in {still.looks} looks)"
+    return f"{how} (watched for {_seconds(stood_us)}, in {still.looks} looks)"
 
 
-def _who(record: SessionRecord) -> str:
-    """Who, where, and when last seen."""
-    worker = record.session.worker
-    where = f" on {worker.host}" if worker.host else ""
-    seen = datetime.fromtimestamp(record.seen_us / MICROSECONDS, UTC).isoformat(
-        timespec="milliseconds"
+# --- in words -------------------------------------------------------------------------------------
+
+
+def _told(record: SessionRecord, how: str, by: str, wall_us: int) -> str:
+    """Who, where, why, last seen when and how long before, and who says so."""
+    silent_us = wall_us - record.seen_us
+    # A calendar that was set back says nothing of how long ago something was.
+    before = f", {_seconds(silent_us)} before" if silent_us >= 0 else ""
+    return (
+        f"{who(record.session.worker)} was declared dead: {how}. It was last seen "
+        f"{moment(record.seen_us)}{before}; declared dead by {by}."
     )
-    return f"worker {worker.worker_id!r} (process {worker.pid}{where}), last seen {seen}:"
+
+
+def who(worker: WorkerInfo) -> str:
+    """A worker by name, process and host."""
+    return f"worker {shown(worker.worker_id)} ({_place(worker.pid, worker.host)})"
+
+
+def _place(pid: int, host: str) -> str:
+    return f"process {pid} on {printable(host, 100)}" if host else f"process {pid}"
+
+
+def _watcher(me: ProcessFacts, records: Sequence[SessionRecord]) -> str:
+    """The one worker of this process, where there is one, or the process."""
+    mine = [
+        record.session.worker
+        for record in records
+        if is_neighbour(me, record.session.worker)
+        and (me.pid, me.pid_started)
+        == (record.session.worker.pid, record.session.worker.pid_started)
+    ]
+    return who(mine[0]) if len(mine) == 1 else _place(me.pid, me.host)
+
+
+def _seconds(duration_us: int) -> str:
+    return f"{duration_us / MICROSECONDS:,.1f} s"
+
+
+def moment(instant_us: int) -> str:
+    """An instant in UTC, because it is stored and read on other hosts; also one that is none."""
+    try:
+        known = datetime.fromtimestamp(instant_us / MICROSECONDS, UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"at a moment that no calendar has ({instant_us} us)"
+    return known.isoformat(timespec="milliseconds")
 
 
 # --- asking the system ----------------------------------------------------------------------------

@@ -494,9 +494,17 @@ class RunPayload:
 class Lost:
     """A run that `recover` took from a dead session.
 
+    Made by `gigq.liveness.Death.lost`.
+
     Attributes:
-        reason: For people: who, where, last seen when, and how it was noticed.
+        worker: The `worker_id`.
+        reason: For people: who, where, last seen when, why it was declared dead, and by whom.
         status: What the job is now: pending, failed or cancelled.
+        label: The slot in which it ran (`WorkerInfo.label`); the `worker_id` when it had none.
+        host, pid: Where the worker ran.
+        seen_us: When its session took its last turn.
+        cause: Why it was declared dead, as a `gigq.liveness.Cause`.
+        declared_by: Who declared it dead, for people.
     """
 
     run: Run
@@ -505,6 +513,12 @@ class Lost:
     worker: str
     reason: str
     status: JobStatus
+    label: str = ""
+    host: str = ""
+    pid: int = 0
+    seen_us: int = 0
+    cause: str = ""
+    declared_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -977,7 +991,7 @@ class Storage(ABC):
         watched it stand still for its whole lease (see `gigq.liveness`). A run that had started costs
         its attempt: pending while attempts are left, else failed; one that had not gets it back. A
         wish to cancel makes it cancelled. The history says `lost`, and the error who, where, last
-        seen, and how it was noticed.
+        seen, why it was declared dead, and by whom (`gigq.liveness.Death`).
         """
 
     @abstractmethod

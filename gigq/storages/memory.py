@@ -74,7 +74,7 @@ from gigq.errors import (
     QueueClosed,
     SessionLost,
 )
-from gigq.liveness import Watch
+from gigq.liveness import Death, Watch
 from gigq.text import shown
 
 _ENDED_BADLY = frozenset({JobStatus.FAILED, JobStatus.TIMEOUT, JobStatus.CANCELLED})
@@ -879,8 +879,8 @@ class MemoryStorage(Storage):
     def recover(self) -> list[Lost]:
         with self._step() as (jobs, now):
             lost: list[Lost] = []
-            for record, reason in self._watch.look(_session_records(jobs), now.mono_us):
-                lost += _bury(jobs, record.session, reason, now)
+            for death in self._watch.look(_session_records(jobs), now.mono_us):
+                lost += _bury(jobs, death, now)
             for status, age_us in jobs.retention.items():
                 step = _clear(
                     jobs, {status}, now.wall_us - age_us, jobs.retention_cursors.get(status)
@@ -1396,17 +1396,17 @@ def _session_records(jobs: _Jobs) -> list[SessionRecord]:
     ]
 
 
-def _bury(jobs: _Jobs, session: Session, reason: str, now: _Now) -> list[Lost]:
+def _bury(jobs: _Jobs, death: Death, now: _Now) -> list[Lost]:
     """Declare a session dead and release what it owned."""
-    error = ErrorInfo("lost", reason)
+    session = death.record.session
     lost: list[Lost] = []
     for row in list(jobs.owned[session.id].values()):
         if row.stopping:
             jobs.end_stopping(row, now)
             continue
-        jobs.lose(row, error, now)
-        worker = session.worker.worker_id
-        lost.append(Lost(row.present_run, row.job.name, row.job.queue, worker, reason, row.status))
+        label = row.history[row.run].worker if row.started else session.worker.worker_id
+        jobs.lose(row, death.error(label), now)
+        lost.append(death.lost(row.present_run, row.job.name, row.job.queue, label, row.status))
     del jobs.owned[session.id]
     del jobs.lives[session.id]
     return lost

@@ -21,11 +21,13 @@ from gigq.contracts.storage import (
     TimedOut,
     WorkerInfo,
 )
+from gigq.liveness import moment
 from gigq.text import printable
 
 logger = logging.getLogger("gigq.worker")
 
 _NAME, _TEXT = 100, 300  # what is shown of a name, and of a text, in one line
+_REASON = 800  # a loss names two workers, two hosts and a moment
 Hook = Callable[..., object] | None
 
 
@@ -99,8 +101,13 @@ class Teller:
             logger.warning(
                 "job %s (%s) was lost and is %s now: %s",
                 lost.run.job_id, printable(lost.name, _NAME), lost.status.value,
-                printable(lost.reason, _TEXT),
-                extra={"job_id": lost.run.job_id, "run": lost.run.number, "queue": lost.queue},
+                printable(lost.reason, _REASON),
+                extra={
+                    "job_id": lost.run.job_id, "run": lost.run.number, "queue": lost.queue,
+                    "worker_id": lost.label or lost.worker, "host": lost.host, "pid": lost.pid,
+                    "last_seen": moment(lost.seen_us), "cause": lost.cause,
+                    "declared_by": lost.declared_by, "status": lost.status.value,
+                },
             )  # fmt: skip
             if self._hooks.lost is not None:
                 self._hooks.lost(lost=lost)

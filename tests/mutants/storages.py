@@ -12,6 +12,7 @@ from dataclasses import replace
 from gigq.clock import Clock
 from gigq.conformance import StorageConformance
 from gigq.contracts.storage import JobStatus, Lost, NewJob, Outcome, Page, Storage, TimedOut, Turn
+from gigq.liveness import Cause, Death
 from gigq.storages import memory
 from gigq.storages.memory import MemoryStorage
 
@@ -238,7 +239,8 @@ class BuriesTheLiving(Mutant):
             lost: list[Lost] = []
             for record in memory._session_records(jobs):
                 if seen.get(record.session.id) == record.beat:
-                    lost += memory._bury(jobs, record.session, "it stood still", now)
+                    death = Death(record, Cause.SILENT, "it stood still")
+                    lost += memory._bury(jobs, death, now)
                 seen[record.session.id] = record.beat
         return lost + super().recover()
 

@@ -12,6 +12,7 @@ from gigq import liveness
 from gigq.clock import MICROSECONDS, ManualClock
 from gigq.contracts.storage import Session, SessionRecord, WorkerInfo
 from gigq.liveness import (
+    Cause,
     ProcessFacts,
     ProcessState,
     Watch,
@@ -50,7 +51,7 @@ class Watching:
 
     def look(self, *records, after=0.0):
         self.clock.advance(after)
-        return [(dead.session.id, reason) for dead, reason in self.watch.look(records)]
+        return [(dead.record.session.id, dead.reason) for dead in self.watch.look(records)]
 
     def looks(self, record, every, times):
         """What the last of several looks found; the ones before must have found nothing."""
@@ -127,6 +128,16 @@ class TestASessionOnAnotherHost:
 
         assert watching.look(seen(a_worker())) == []
 
+    def test_of_another_start_of_the_machine_is_judged_by_its_lease(self):
+        """The host has the name of this one: names are not unique, so nothing is known of it."""
+        watching = Watching(ProcessState.GONE)
+        before = replace(a_neighbour(), boot_id="boot-0")
+
+        watching.look(seen(before))
+        [(_, reason)] = watching.looks(seen(before), every=6, times=5)
+
+        assert "no sign of life" in reason
+
     def test_is_named_again_until_it_is_gone_from_the_storage(self):
         watching = Watching()
         watching.look(seen(a_worker()))
@@ -189,6 +200,93 @@ class TestASessionOnThisHost:
         assert watching.look(seen(a_neighbour()), after=9) == []
 
 
+class TestWhatIsSaidOfADeath:
+    """Who, where, last seen when and how long before, why, and who says so; each way to be dead has
+    words of its own."""
+
+    def death_of(self, worker, state, looks, every, others=()):
+        watching = Watching(state)
+        deaths = []
+        for _ in range(looks):
+            deaths = watching.watch.look([seen(worker), *others])
+            watching.clock.advance(every)
+        [death] = deaths
+        return death
+
+    @pytest.mark.parametrize(
+        ("state", "said"),
+        [
+            (ProcessState.GONE, "gone: there is none of its number"),
+            (ProcessState.ZOMBIE, "gone: it ended, and its parent has not collected it"),
+            (ProcessState.REUSED, "gone: its number belongs to another one, started later"),
+        ],
+    )  # fmt: skip
+    def test_says_how_the_process_is_gone(self, state, said):
+        death = self.death_of(a_neighbour(), state, looks=1, every=1)
+
+        assert death.cause is Cause.GONE
+        assert death.reason == (
+            f"worker 'w1' (process 4711 on here) was declared dead: its process is {said}. It was last "
+            "seen 2023-11-14T22:13:20.000+00:00, 0.0 s before; declared dead by process 100 on here."
+        )
+
+    @pytest.mark.parametrize(
+        ("worker", "state", "cause", "said"),
+        [
+            (a_neighbour(), ProcessState.STOPPED, Cause.STOPPED,
+             "its process was stopped for longer than its lease of 30.0 s"),
+            (a_neighbour(), ProcessState.ALIVE, Cause.HANGING,
+             "its process is alive, but gave no sign of life for 10 times its lease of 30.0 s"),
+            (a_worker(), ProcessState.ALIVE, Cause.SILENT,
+             "it gave no sign of life for longer than its lease of 30.0 s"),
+        ],
+        ids=["stopped", "hanging", "silent"],
+    )  # fmt: skip
+    def test_says_how_long_it_was_watched(self, worker, state, cause, said):
+        looks, every = (31, 10) if cause is Cause.HANGING else (6, 6)
+        death = self.death_of(worker, state, looks, every)
+
+        assert death.cause is cause
+        stood = f"{(looks - 1) * every:.1f} s"
+        assert f"was declared dead: {said} (watched for {stood}, in {looks} looks)." in death.reason
+        assert f"2023-11-14T22:13:20.000+00:00, {stood} before; declared dead by" in death.reason
+
+    def test_names_the_worker_that_says_so(self):
+        """The one that runs in the watching process; of several it cannot be known which."""
+        me = a_worker(
+            worker_id="heir", host="here", boot_id="boot-1", pid_namespace="pid:[1]", pid=100,
+            pid_started=7,
+        )  # fmt: skip
+        others = [seen(me, session="mine")]
+        silent = self.death_of(a_worker(), ProcessState.ALIVE, 6, 6, others)
+
+        assert silent.declared_by == "worker 'heir' (process 100 on here)"
+        assert silent.reason.endswith("; declared dead by worker 'heir' (process 100 on here).")
+
+    def test_says_not_how_long_before_when_the_calendar_was_set_back(self):
+        watching = Watching(ProcessState.GONE)
+        watching.clock.set_wall(-3_600)
+
+        [death] = watching.watch.look([seen(a_neighbour())])
+
+        assert "last seen 2023-11-14T22:13:20.000+00:00; declared" in death.reason
+
+    def test_names_the_slot(self):
+        death = self.death_of(a_neighbour(slots=4), ProcessState.GONE, 1, 1)
+
+        assert death.error("w1-3").message.startswith("slot 'w1-3' of worker 'w1' (process 4711")
+        assert death.error("w1").message.startswith("worker 'w1' (process 4711")
+
+    def test_survives_a_moment_that_is_none(self):
+        """A stored number may be anything."""
+        watching = Watching(ProcessState.GONE)
+        record = replace(seen(a_neighbour()), seen_us=2**62)
+
+        [death] = watching.watch.look([record])
+
+        assert str(2**62) in death.reason
+
+
 class TestNeighbours:
     def test_share_boot_and_namespace(self):
         assert is_neighbour(ME, a_neighbour())
@@ -224,7 +322,7 @@ class TestAProcess:
         assert process_state(this_process()) is ProcessState.ALIVE
 
     def test_is_gone_when_its_number_was_used_again(self):
-        assert process_state(replace(this_process(), pid_started=1)) is ProcessState.GONE
+        assert process_state(replace(this_process(), pid_started=1)) is ProcessState.REUSED
 
     def test_is_gone_when_nobody_has_its_number(self):
         # Above the largest number that Linux gives (2**22).
@@ -256,7 +354,7 @@ class TestAProcess:
     @pytest.mark.parametrize(
         ("letter", "state"),
         [("R", "alive"), ("S", "alive"), ("D", "alive"), ("T", "stopped"), ("t", "stopped"),
-         ("Z", "gone"), ("X", "gone")],
+         ("Z", "zombie"), ("X", "zombie")],
     )  # fmt: skip
     def test_state_is_what_the_kernel_says(self, monkeypatch, letter, state):
         mine = this_process()

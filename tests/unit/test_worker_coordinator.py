@@ -609,13 +609,13 @@ class TestALostSession:
 
 
 class TestADeadNeighbour:
-    def test_is_noticed_told_of_and_its_job_taken(self, monkeypatch, heard):
+    def test_is_noticed_told_of_and_its_job_taken(self, monkeypatch, heard, gigq_log):
         """P3: a session that stands still for its lease loses its jobs to whoever watches."""
         monkeypatch.setattr(coordinator, "RECOVERY_US", 20_000)
         losses = []
         setting = Setting(hooks=Hooks(lost=lambda lost: losses.append(lost)))  # noqa: PLW0108
         setting.add("a")
-        other = setting.storage.join(WorkerInfo("the-victim", 200_000))
+        other = setting.storage.join(WorkerInfo("the-victim", 200_000, host="h7", pid=4711))
         assert setting.storage.turn(other, want=Want((0,))).claims
 
         with setting.working():
@@ -624,6 +624,13 @@ class TestADeadNeighbour:
         assert [lost.run.job_id for lost in losses] == ["a"]
         assert "the-victim" in losses[0].reason
         assert any("was lost and is pending now" in line for line in heard())
+        fields = next(vars(each) for each in gigq_log.records if "was lost" in each.getMessage())
+        expected = {
+            "job_id": "a", "run": 1, "worker_id": "the-victim", "host": "h7", "pid": 4711,
+            "cause": "silent", "status": "pending", "declared_by": losses[0].declared_by,
+        }  # fmt: skip
+        assert {name: fields[name] for name in expected} == expected
+        assert fields["last_seen"] in losses[0].reason
 
 
 class TestTheKeeper:

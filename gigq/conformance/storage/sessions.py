@@ -23,7 +23,7 @@ from gigq.contracts.storage import (
     Takes,
 )
 from gigq.errors import SessionLost
-from gigq.liveness import this_process
+from gigq.liveness import Cause, moment, this_process
 
 
 def facts_of_this_process(**changed: Any) -> dict[str, Any]:
@@ -127,7 +127,9 @@ class RecoveryCases(StorageCases):
     ) -> None:
         """P3: claimable elsewhere; the history and the error say what happened."""
         storage.add([job("a", name="report", queue="q", max_attempts=2)])
-        claim = Hand(storage, "the-dead-one", facts={"host": "host-7"}).claim_one()
+        hand = Hand(storage, "the-dead-one", slots=2, facts={"host": "host-7", "pid": 4711})
+        claim = hand.claim_one()
+        seen_us = clock.wall_us()
 
         (lost,) = outlive(clock, door)
 
@@ -135,16 +137,22 @@ class RecoveryCases(StorageCases):
         assert (lost.run, lost.name, lost.queue) == (claim.run, "report", "q")
         assert lost.worker == "the-dead-one"
         assert lost.status is JobStatus.PENDING
-        assert "the-dead-one" in lost.reason
-        assert "host-7" in lost.reason
+        for part in (
+            "slot 'the-dead-one-0' of worker 'the-dead-one' (process 4711 on host-7)",
+            "no sign of life for longer than its lease", moment(seen_us), "s before; declared dead by",
+            f"process {this_process().pid}",
+        ):  # fmt: skip
+            assert part in lost.reason
+        assert (lost.label, lost.host, lost.pid) == ("the-dead-one-0", "host-7", 4711)
+        assert (lost.seen_us, lost.cause) == (seen_us, Cause.SILENT)
+        assert str(this_process().pid) in lost.declared_by
         record = one(door, "a")
         assert (record.status, record.phase, record.attempts) == ("pending", Phase.READY, 1)
         assert (record.worker, record.lost) == (None, 1)
         (run,) = door.history("a")
         assert (run.status, run.completed_us is not None) == (ExecutionStatus.LOST, True)
         assert run.error is not None
-        assert run.error.type == "lost"
-        assert "the-dead-one" in run.error.message
+        assert (run.error.type, run.error.message) == ("lost", lost.reason)
         assert door.sessions() == []
         again = Hand(door, "other").claim_one()
         assert (again.run.number, again.attempt, again.suspect) == (2, 2, True)
@@ -297,6 +305,9 @@ class RecoveryCases(StorageCases):
         (lost,) = storage.recover()
 
         assert lost.run.job_id == "a"
+        assert lost.cause == Cause.GONE
+        assert "its process is gone" in lost.reason
+        assert "declared dead by worker 'alive'" in lost.reason
         assert [each.session for each in storage.sessions()] == [alive.session]
 
 

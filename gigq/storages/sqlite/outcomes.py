@@ -307,12 +307,12 @@ def give_back(row: RunRow) -> Change:
     return _stop(row) if row.begun else _hand_back(row)
 
 
-def lose(row: RunRow, reason: str) -> Change:
+def lose(row: RunRow, error: ErrorInfo) -> Change:
     """What becomes of a job whose worker died with it."""
-    error = ErrorInfo("lost", reason).to_json()
+    said = error.to_json()
     if row.begun and row.attempts >= row.max_attempts and not row.wish:
-        return Change(row, State.FAILED, row.attempts, ExecutionStatus.LOST, error, lost=True)
-    change = _come_back(row, ExecutionStatus.LOST, counted=bool(row.begun), error=error)
+        return Change(row, State.FAILED, row.attempts, ExecutionStatus.LOST, said, lost=True)
+    change = _come_back(row, ExecutionStatus.LOST, counted=bool(row.begun), error=said)
     return replace(change, lost=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gigq.contracts.storage import (
     JobStatus,
@@ -21,7 +21,7 @@ from gigq.storages.sqlite.outcomes import Change, RunRow, give_back, hand_over, 
 from gigq.storages.sqlite.schema import STATUS
 
 if TYPE_CHECKING:
-    from gigq.liveness import Watch
+    from gigq.liveness import Death, Watch
     from gigq.storages.sqlite.connection import Tx
 
 
@@ -49,19 +49,27 @@ def recover(tx: Tx, watch: Watch) -> list[Lost]:
     """
     tx.run("UPDATE meta SET value = ? WHERE key = 'looked'", [str(tx.wall)])
     lost: list[Lost] = []
-    for record, reason in watch.look(sessions(tx), tx.mono):
-        lost += _bury(tx, record.session, reason)
+    for death in watch.look(sessions(tx), tx.mono):
+        lost += _bury(tx, death)
     return lost
 
 
-def _bury(tx: Tx, session: Session, reason: str) -> list[Lost]:
+def _bury(tx: Tx, death: Death) -> list[Lost]:
+    session = death.record.session
+    labels = dict(
+        tx.run(
+            "SELECT seq, worker FROM job INDEXED BY job_owned WHERE session = ? AND owned = 1",
+            [session.key],
+        ).fetchall()
+    )
     lost: list[Lost] = []
 
     def become(row: RunRow) -> Change:
-        change = lose(row, reason)
+        label = labels[row.seq] or ""
+        change = lose(row, death.error(label))
         status = JobStatus.PENDING if change.end is None else STATUS[change.end]
         run = Run(row.id, RunNumber(row.run), row.seq)
-        lost.append(Lost(run, row.name, row.queue, session.worker.worker_id, reason, status))
+        lost.append(death.lost(run, row.name, row.queue, label, status))
         return change
 
     tx.run("DELETE FROM session WHERE key = ?", [session.key])
@@ -85,12 +93,40 @@ def sessions(tx: Tx) -> list[SessionRecord]:
 
 
 def _worker(text: str) -> WorkerInfo:
+    """Who joined; nobody's neighbour where that cannot be read, so that its lease alone decides."""
+    try:
+        return _read_worker(text)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return WorkerInfo("(unreadable)", lease_us=_A_LEASE)
+
+
+def _read_worker(text: str) -> WorkerInfo:
     fields = json.loads(text)
     takes = fields["takes"]
     allow = takes["allow"]
     fields["takes"] = Takes(
-        tuple(takes["queues"]),
-        tuple(takes["serializers"]),
-        None if allow is None else tuple(allow),
+        _texts(takes["queues"]), _texts(takes["serializers"]), None if allow is None else _texts(allow)
     )
-    return WorkerInfo(**fields)
+    worker = WorkerInfo(**fields)
+    for name, value in fields.items():
+        if not isinstance(value, _KINDS[name]) or isinstance(value, bool):
+            raise TypeError(name)
+    if not 0 < worker.lease_us <= _LONGEST_LEASE or not 0 < worker.slots <= _MOST_SLOTS:
+        raise ValueError
+    return worker
+
+
+def _texts(value: list[str]) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise TypeError
+    return tuple(value)
+
+
+_A_LEASE = 30_000_000
+_LONGEST_LEASE = 10 * 366 * 86_400 * 1_000_000
+_MOST_SLOTS = 1_000_000
+_KINDS: dict[str, Any] = {
+    "worker_id": str, "lease_us": int, "slots": int, "takes": Takes, "executor": str, "version": str,
+    "host": str, "boot_id": str | None, "pid_namespace": str | None, "pid": int,
+    "pid_started": int | None,
+}  # fmt: skip
