@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import CoroutineType, TracebackType
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 from gigq import functions
 from gigq.clock import MICROSECONDS
@@ -54,6 +54,10 @@ MESSAGE_CHARS = 4_000
 TRACEBACK_CHARS = 16_000
 CHAIN_LINKS = 10
 
+E = TypeVar("E", bound=BaseException)
+
+#: How Python itself finds a class's name, whatever the class makes of that.
+_NAME = vars(type)["__qualname__"]
 _TEN_YEARS = timedelta(days=3653)
 #: How a job names a function that travels in its payload.
 _BY_VALUE = "<value>:"
@@ -113,7 +117,7 @@ def _run(settings: RunSettings, call: Call) -> Report:
         return _stopped(call, stop, started)
     except BaseException as error:
         # Another worker may have newer code; for the rest, trying again cannot help.
-        curable = isinstance(error, FunctionNotFound) or not isinstance(error, GigqError)
+        curable = _is(error, FunctionNotFound) or not _is(error, GigqError)
         ending = Ending.RAISED if curable else Ending.GAVE_UP
         return _failed(call, ending, error, started)
     token = running_job.set(RunningJob(call))
@@ -263,15 +267,20 @@ def _unstorable(error: SerializationError) -> SerializationError:
 
 def _judged(call: Call, error: BaseException, started: int) -> Report:
     """What an exception that left the function means for its run."""
-    if isinstance(error, RunStopped):
+    if _is(error, RunStopped):
         return _stopped(call, error, started)
-    if isinstance(error, Later):
+    if _is(error, Later):
         return _snoozed(call, error, started)
-    if isinstance(error, Fail):
+    if _is(error, Fail):
         return _failed(call, Ending.GAVE_UP, error, started)
-    if isinstance(error, MemoryError) and call.memory_limit is not None:
+    if _is(error, MemoryError) and call.memory_limit is not None:
         return _failed(call, Ending.OUT_OF_MEMORY, _over_limit(call, error), started)
     return _failed(call, Ending.RAISED, error, started)
+
+
+def _is(error: BaseException, kind: type[E]) -> TypeGuard[E]:
+    """`isinstance` that never asks the exception itself: it also reads `__class__`, and that can raise."""
+    return issubclass(type(error), kind)
 
 
 def _over_limit(call: Call, error: MemoryError) -> MemoryError:
@@ -302,11 +311,21 @@ def _delay_us(delay: object) -> int:
 
 def _stopped(call: Call, stop: RunStopped, started: int) -> Report:
     signal = stop_signal.get()
-    reason = signal.reason if signal is not None else None
+    if signal is None or not signal.is_set():
+        return _failed(call, Ending.RAISED, _unasked(stop), started)
     where = ""
-    if reason is StopReason.TIMEOUT:
+    if signal.reason is StopReason.TIMEOUT:
         where = describe(stop).traceback
-    return stopped_report(call, reason, traceback=where, duration_us=_since(started))
+    return stopped_report(call, signal.reason, traceback=where, duration_us=_since(started))
+
+
+def _unasked(stop: RunStopped) -> RuntimeError:
+    """A job that stops itself is not handed back: it would run again at once, and so for ever."""
+    told = RuntimeError(
+        "The job raised RunStopped itself, which nobody had asked it to.\n"
+        "Raise gigq.Later(seconds) to be run again, or gigq.Fail to fail for good."
+    )
+    return told.with_traceback(stop.__traceback__)
 
 
 def _failed(call: Call, ending: Ending, error: BaseException, started: int) -> Report:
@@ -333,8 +352,8 @@ def describe(error: BaseException) -> ErrorInfo:
         raise
     except BaseException as failure:  # an exception class can do anything when looked at
         return ErrorInfo(
-            type=storable(type(error).__name__),
-            message=f"The exception could not be described: {type(failure).__name__}.",
+            type=_type_name(error),
+            message=f"The exception could not be described: {_type_name(failure)}.",
         )
 
 
@@ -350,9 +369,13 @@ def storable(text: object, limit: int = MESSAGE_CHARS) -> str:
 
 def _type_name(error: BaseException) -> str:
     kind = type(error)
-    module = kind.__module__
-    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-    return storable(name, 200)
+    try:
+        module, name = kind.__module__, kind.__qualname__
+        return storable(name if module == "builtins" else f"{module}.{name}", 200)
+    except RunStopped:
+        raise
+    except BaseException:  # so can the class of the class
+        return storable(_NAME.__get__(kind), 200)
 
 
 def _message(error: BaseException) -> str:

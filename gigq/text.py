@@ -16,6 +16,9 @@ from gigq.clock import MICROSECONDS
 _HOSTILE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: A day from the ends, so that local time can be told too.
+_FIRST_US = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LAST_US = (datetime(9999, 12, 30, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 def printable(text: str, limit: int | None = None) -> str:
@@ -60,6 +63,14 @@ def shown(value: object, limit: int = 100) -> str:
     return printable(text, limit)
 
 
+def repr_of(value: object) -> str:
+    """A value's `repr`, or Python's own where that raises anything at all: for code that must go on."""
+    try:
+        return repr(value)
+    except BaseException:
+        return object.__repr__(value)
+
+
 def plain(text: str) -> bool:
     """Whether every storage can keep the text: no NUL and no half of a surrogate pair."""
     if text.isascii():
@@ -68,8 +79,11 @@ def plain(text: str) -> bool:
 
 
 def timestamp(instant_us: int) -> str:
-    """Microseconds since 1970 as ISO 8601 in local time, with microseconds and the offset."""
-    instant = _EPOCH + timedelta(microseconds=instant_us)
+    """Microseconds since 1970 as ISO 8601 in local time, with microseconds and the offset.
+
+    What lies outside the calendar of Python (years 1 to 9999) is shown as its nearest end.
+    """
+    instant = _EPOCH + timedelta(microseconds=min(max(instant_us, _FIRST_US), _LAST_US))
     return instant.astimezone().isoformat(timespec="microseconds")
 
 

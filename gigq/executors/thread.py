@@ -34,6 +34,7 @@ from gigq.contracts.executor import (
 )
 from gigq.contracts.storage import ErrorInfo, Run
 from gigq.errors import ExecutorError
+from gigq.text import repr_of
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +212,11 @@ class _Lane(threading.Thread):
             self._leave()
         except BaseException as error:  # `run` must not raise; a lane outlives one that does
             self._leave()
-            logger.exception("the run function raised for job %s", call.run.job_id)
+            # Not `exception`: logging would look at the exception, which can raise itself.
+            where = "".join(traceback.format_tb(sys.exc_info()[2]))
+            logger.error(  # noqa: TRY400
+                "the run function raised for job %s: %s\n%s", call.run.job_id, repr_of(error), where
+            )
             report = _broken(call, error)
         if report is None:
             duration_us = (time.monotonic_ns() - started) // 1_000
@@ -365,7 +370,9 @@ def _stack_of(ident: int | None) -> str:
 def _broken(call: Call, error: BaseException) -> Report:
     return Report(
         call.run, Ending.RAISED,
-        error=ErrorInfo(type(error).__qualname__, f"The run function itself raised: {error!r:.500}"),
+        error=ErrorInfo(
+            type(error).__qualname__, f"The run function itself raised: {repr_of(error):.500}"
+        ),
     )  # fmt: skip
 
 

@@ -36,6 +36,18 @@ def break_the_contract(call: Call) -> Report:
     raise SystemExit(f"contract broken by {call.run.job_id}")
 
 
+class Untouchable(Exception):
+    def __getattribute__(self, name):
+        raise RuntimeError(f"do not look at {name}")
+
+    def __repr__(self):
+        raise RuntimeError("nor at this")
+
+
+def break_the_contract_and_the_log(call: Call) -> Report:
+    raise Untouchable
+
+
 def echo(value=None):
     return value
 

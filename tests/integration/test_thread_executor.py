@@ -142,6 +142,19 @@ class TestAThread:
         finally:
             executor.close(1)
 
+    def test_outlives_one_that_raises_what_cannot_be_looked_at(self, gigq_log):
+        """Logging would look at it, and the thread die with its slot."""
+        executor = ThreadExecutor()
+        trial = Trial(executor, run=executor_jobs.break_the_contract_and_the_log)
+        try:
+            for _ in range(2):
+                report = trial.result(trial.call("echo"))
+                assert report.ending is Ending.RAISED
+                assert "Untouchable" in report.error.message
+            assert "Untouchable" in gigq_log.text
+        finally:
+            executor.close(1)
+
 
 class TestAStopAtTheVeryEnd:
     def test_never_strikes_outside_of_the_run(self):

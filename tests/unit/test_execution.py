@@ -135,6 +135,24 @@ class RudeAllOver(Exception):
         raise RuntimeError("not telling")
 
 
+class Closed(type):
+    def __getattribute__(cls, name):
+        raise RuntimeError("not telling")
+
+
+class RudeInEveryWay(Exception, metaclass=Closed):
+    def __getattribute__(self, name):
+        raise RuntimeError("not telling")
+
+
+def raises_rude_in_every_way():
+    raise RudeInEveryWay
+
+
+def stops_itself():
+    raise RunStopped
+
+
 class RudeToTheEnd(Exception):
     def __str__(self):
         raise SystemExit(3)
@@ -474,6 +492,13 @@ class TestAnErrorsText:
         """Whatever its attributes do."""
         assert run(raises_rude_all_over).error.type.endswith("RudeAllOver")
 
+    def test_survives_an_exception_whose_class_cannot_be_looked_at_either(self):
+        """`isinstance` asks the exception for its `__class__`, and must not be used on one."""
+        report = run(raises_rude_in_every_way)
+
+        assert report.ending is Ending.RAISED
+        assert "RudeInEveryWay" in report.error.type
+
     def test_holds_nothing_that_a_storage_cannot_keep(self):
         """No NUL, no lone surrogates."""
         error = run(raises_hostile_text).error
@@ -533,6 +558,17 @@ class TestAStop:
         if ending is Ending.TIMED_OUT:
             assert "0.5 s" in report.error.message
             assert function is waits_later or function.__name__ in report.error.traceback
+
+    @pytest.mark.parametrize("signal", [None, StopSignal()], ids=["by force alone", "not told"])
+    def test_that_nobody_asked_for_is_an_error(self, signal):
+        """Handed back, the job would run again at once and for ever: stops cost no attempt."""
+        context = contextvars.copy_context()
+        context.run(stop_signal.set, signal)
+        report = context.run(run, stops_itself)
+
+        assert report.ending is Ending.RAISED
+        assert "RunStopped itself" in report.error.message
+        assert "stops_itself" in report.error.traceback
 
     def test_signal_keeps_its_first_reason(self):
         """A timeout that meets a cancel changes nothing."""
