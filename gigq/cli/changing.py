@@ -31,11 +31,11 @@ class _Tally:
     """What was done job by job, and the exit code that follows.
 
     Attributes:
-        asked: Running jobs that were asked to stop.
+        asked: Running jobs that were asked to stop; None where nobody is asked to.
     """
 
     done: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    asked: list[str] | None = None
     refused: dict[str, str] = field(default_factory=dict)
     code: int = DONE
 
@@ -65,11 +65,12 @@ def cancel(shell: Shell, ids: Sequence[str], running: bool, **given: Any) -> int
 
 
 def _cancel(queue: JobQueue, ids: Sequence[str], *, running: bool) -> _Tally:
-    tally = _Tally()
+    asked: list[str] = []
+    tally = _Tally(asked=asked)
     for job_id in ids:
         if queue.cancel(job_id, running=running):
             ended = queue.get_status(job_id).get("status") == JobStatus.CANCELLED
-            (tally.done if ended else tally.asked).append(job_id)
+            (tally.done if ended else asked).append(job_id)
             continue
         rule = (
             "pending and running jobs" if running else "pending jobs (--running: running ones too)"
@@ -144,12 +145,13 @@ def _tell_each(shell: Shell, verb: str, participle: str, tally: _Tally) -> int:
     def lines() -> None:
         for job_id in tally.done:
             shell.out.line(f"Job {job_id} {participle}.")
-        for job_id in tally.asked:
+        for job_id in tally.asked or ():
             shell.out.line(f"Job {job_id} was asked to stop.")
         for job_id, why in tally.refused.items():
             shell.out.error(f"Could not {verb} job {job_id}: {why}", tally.code)
 
-    document = {participle: tally.done, "asked_to_stop": tally.asked, "refused": tally.refused}
+    asked = {} if tally.asked is None else {"asked_to_stop": tally.asked}
+    document = {participle: tally.done, **asked, "refused": tally.refused}
     shell.out.answer(document, lines)
     return tally.code
 

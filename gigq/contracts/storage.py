@@ -171,10 +171,43 @@ class JobOptions:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote.
+
+        Raises:
+            ValueError, TypeError, RecursionError: Stored text may hold anything; this is not what
+                gigq writes.
+        """
         fields = json.loads(text)
         if "retry" in fields:
             fields["retry"] = RetryPolicy(**fields["retry"])
-        return cls(**fields)
+        options = cls(**fields)
+        options.refuse_nonsense()
+        return options
+
+    def refuse_nonsense(self) -> None:
+        """Raise where a value is not of its kind: what is used as a number later must be one."""
+        retry = self.retry
+        durations = (self.timeout_us or 0, retry.delay_us, retry.max_delay_us or 0)
+        if not (
+            all(_is_whole(value, _TEN_YEARS_US) for value in durations)
+            and _is_whole(self.memory_limit or 0, 2**62)
+            and all(type(value) in (int, float) for value in (retry.backoff, retry.jitter))
+            and 0 <= retry.jitter <= 1 <= retry.backoff <= _MOST_BACKOFF  # NaN is neither
+            and isinstance(self.executor, str | None)
+            and isinstance(self.pass_parent_results, bool | None)
+            and type(self.by_value) is bool
+            and isinstance(self.description, str)
+            and isinstance(self.metadata, Mapping)
+        ):
+            raise ValueError(f"the job's options are not what gigq writes: {self!r:.300}")
+
+
+def _is_whole(value: object, most: int) -> bool:
+    return type(value) is int and 0 <= value <= most
+
+
+_TEN_YEARS_US = 3_653 * 24 * 3_600 * 1_000_000
+_MOST_BACKOFF = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,7 +503,8 @@ class Turn:
         stops: Runs of this session that somebody wishes to cancel; told at each turn until they end.
         stale: Outcomes whose session and run were no longer the job's; they changed nothing (P4).
         refused: Outcomes that could not be kept.
-        next_due_us: In how long a scheduled job becomes claimable; None when none is scheduled.
+        next_due_us: In how long time alone changes something: a scheduled job becomes claimable, or a
+            pending one expires. None when it changes nothing. The worker takes its next turn then.
     """
 
     claims: tuple[Claim, ...] = ()

@@ -192,12 +192,18 @@ class _Row:
         return max(until_date, until_delay)
 
     def is_expired(self, now: _Now) -> bool:
-        """Past `expires` without a run; a job that was started once does not expire."""
+        """Past `expires` without a run."""
+        left = self.expires_in_us(now)
+        return left is not None and left <= 0
+
+    def expires_in_us(self, now: _Now) -> int | None:
+        """How long until it expires; None for never, as for a job that was started once."""
         if self.status is not JobStatus.PENDING or self.history:
-            return False
-        return (self.expires_us is not None and self.expires_us <= now.wall_us) or (
-            self.expires_mono_us is not None and self.expires_mono_us <= now.mono_us
-        )
+            return None
+        waits = [] if self.expires_us is None else [self.expires_us - now.wall_us]
+        if self.expires_mono_us is not None:
+            waits.append(self.expires_mono_us - now.mono_us)
+        return min(waits, default=None)
 
     def is_owned_by(self, session: Session, run: Run) -> bool:
         """The fence: only the session that owns the present run may say anything of it (P4)."""
@@ -354,7 +360,9 @@ class _Jobs:
                 self.place(row, now)
 
     def next_due_us(self, now: _Now) -> int | None:
-        waits = [row.due_in_us(now) for row in self.timed.values() if row.is_open and not row.ready]
+        timed = self.timed.values()
+        waits = [row.due_in_us(now) for row in timed if row.is_open and not row.ready]
+        waits += [left for row in timed if (left := row.expires_in_us(now)) is not None]
         return min(waits, default=None)
 
     # --- parents and children -----------------------------------------------------------------

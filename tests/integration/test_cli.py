@@ -468,6 +468,16 @@ class TestRequeue:
         assert cli("requeue", job_id).stdout == f"Job {job_id} requeued.\n"
         assert cli.json("status", job_id)["status"] == "pending"
 
+    def test_answers_with_what_a_requeue_can_bring(self, cli):
+        """Nobody is asked to stop."""
+        job_id = cli.submit("echo")
+
+        answer = cli.json("requeue", job_id, code=4)
+
+        assert answer.keys() == {"requeued", "refused"}
+        assert answer["requeued"] == []
+        assert answer["refused"].keys() == {job_id}
+
     def test_says_which_job_a_branch_comes_back_with(self, cli):
         parent = cli.submit("fail", "--max-attempts", "1")
         child = cli.submit("echo", "--depends-on", parent)

@@ -485,3 +485,19 @@ class TestAStaleOutcome:
         with pytest.raises(SessionLost):
             storage.turn(old, [Failed(claim.run, ErrorInfo("E", "stale"))])
         assert queue.get_result(job_id) == "theirs"
+
+
+class TestAJobThatExpires:
+    def test_is_cancelled_at_once_by_a_worker_that_has_nothing_to_do(self, db, queue):
+        """However rarely it looks: the moment is known to it, as that of a scheduled job is."""
+        parent = queue.submit(Job("parent", jobs.say, {"value": 1}, delay=3_600))
+        worker = Worker(db, polling_interval=3_600, lease=3_600)
+
+        with started(worker):
+            job_id = queue.submit(
+                Job("late", jobs.say, {"value": 2}, dependencies=[parent], expires=0.3)
+            )
+
+            eventually(lambda: queue.get_status(job_id)["status"] == "cancelled", 30)
+
+        assert "expired" in queue.get_status(job_id)["error"]

@@ -133,6 +133,23 @@ class ExpiryCases(StorageCases):
         assert "expire" in record.error.message
         assert one(storage, "child").cancelled_by == "a"
 
+    @pytest.mark.parametrize("how", ["date", "duration"])
+    def test_the_next_expiry_is_told(self, storage: Storage, clock: ManualClock, how: str) -> None:
+        """A worker that waits for nothing else takes its turn then: what expires, ends."""
+        at_us = clock.wall_us() + us(30)
+        fields = {"expires_us": at_us} if how == "date" else {"expires_in_us": us(30)}
+        storage.add([job("parent", delay_us=us(DAY)), job("a", "parent", **fields)])
+        hand = Hand(storage)
+
+        due_us = hand.turn().next_due_us
+        assert due_us is not None
+        assert abs(due_us - us(30)) <= us(0.01)
+        clock.advance(30.1)
+        due_us = hand.turn().next_due_us
+        assert one(storage, "a").cancelled_by == "expired"
+        assert due_us is not None
+        assert abs(due_us - us(DAY - 30.1)) <= us(0.01)
+
     def test_an_expired_job_is_not_claimed(self, storage: Storage, clock: ManualClock) -> None:
         """Not even by the first turn behind its end."""
         storage.add([job("a", expires_in_us=us(10)), job("b")])

@@ -28,6 +28,7 @@ from gigq.contracts.storage import (
 )
 from gigq.storages.sqlite.branches import BadEnd, spread
 from gigq.storages.sqlite.connection import bindable
+from gigq.storages.sqlite.moments import NEXT_DUE, NEXT_EXPIRY
 from gigq.storages.sqlite.outcomes import RunRow, apply, give_back
 from gigq.storages.sqlite.schema import PARAMS, PARAMS_SIZE, pending_state
 
@@ -70,20 +71,18 @@ def let_time_pass(tx: Tx, moment: Moment) -> int | None:
     """Jobs past their `expires` are cancelled, and those whose time has come become ready.
 
     Returns:
-        In how many microseconds the next job becomes claimable; None when none is scheduled.
+        In how many microseconds the next job becomes claimable or expires; None when none does.
     """
-    if _is_over(moment.expires_mono, tx.mono) or _is_over(moment.expires_wall, tx.wall):
+    expires = (moment.expires_mono, moment.expires_wall)
+    if _is_over(expires[0], tx.mono) or _is_over(expires[1], tx.wall):
         _expire(tx)
-    if _is_over(moment.due_mono, tx.mono) or _is_over(moment.due_wall, tx.wall):
+        expires = tx.one(f"SELECT {NEXT_EXPIRY}")
+    due = (moment.due_mono, moment.due_wall)
+    if _is_over(due[0], tx.mono) or _is_over(due[1], tx.wall):
         _promote(tx)
-        mono, wall = tx.one(
-            "SELECT (SELECT min(due_mono) FROM job INDEXED BY job_delayed WHERE state = 2), "
-            "(SELECT min(run_at) FROM job INDEXED BY job_scheduled WHERE state = 1)"
-        )
-    else:
-        mono, wall = moment.due_mono, moment.due_wall
-    waits = [mono - tx.mono] if mono is not None else []
-    waits += [wall - tx.wall] if wall is not None else []
+        due = tx.one(f"SELECT {NEXT_DUE}")
+    waits = [mono - tx.mono for mono, _ in (due, expires) if mono is not None]
+    waits += [wall - tx.wall for _, wall in (due, expires) if wall is not None]
     return max(0, min(waits)) if waits else None
 
 

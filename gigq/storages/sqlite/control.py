@@ -18,7 +18,7 @@ from gigq.storages.sqlite.reading import cursor_seq
 from gigq.storages.sqlite.schema import RUN_STATUS, STATUS, State, states_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from gigq.storages.sqlite.connection import Tx
 
@@ -234,13 +234,21 @@ def to_clear(
         [0 if cursor is None else cursor_seq(cursor)],
     )
     rows = json.loads(found)
-    states = set(states_of(statuses))
-    fitting = [
-        seq
-        for seq, state, completed in rows[:MAX_IDS]
-        if state in states and (before_us is None or (completed or 0) < before_us)
-    ]
+    fits = _fits(statuses, before_us)
+    fitting = [seq for seq, state, completed in rows[:MAX_IDS] if fits(state, completed)]
     return fitting, str(rows[MAX_IDS - 1][0]) if len(rows) > MAX_IDS else None
+
+
+def _fits(
+    statuses: Collection[JobStatus], before_us: int | None
+) -> Callable[[int, int | None], bool]:
+    """Says of a job by its state and end whether it is one of those that were meant."""
+    states = set(states_of(statuses))
+
+    def fits(state: int, completed: int | None) -> bool:
+        return state in states and (before_us is None or (completed or 0) < before_us)
+
+    return fits
 
 
 def clear(
@@ -260,11 +268,11 @@ def clear(
         """,
         [json.dumps(list(seqs))],
     )
-    states = set(states_of(statuses))
+    fits = _fits(statuses, before_us)
     kept: dict[str, str] = {}
     removed: list[int] = []
     for seq, job_id, queue, state, completed, owned, needed_by in json.loads(found):
-        if state not in states or (before_us is not None and (completed or 0) >= before_us):
+        if not fits(state, completed):
             continue
         if owned:
             kept[job_id] = "its last run has not ended"

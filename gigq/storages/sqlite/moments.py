@@ -42,14 +42,19 @@ class Moment:
         return tuple(run for run in self.stops if run not in settled) if settled else self.stops
 
 
-_MOMENT = """
-    (SELECT n FROM counts WHERE queue = '' AND status = -1),
+#: When the next delay, and the next date, is over; and when the next job expires, by both clocks.
+NEXT_DUE = """
     (SELECT min(due_mono) FROM job INDEXED BY job_delayed WHERE state = 2),
-    (SELECT min(run_at) FROM job INDEXED BY job_scheduled WHERE state = 1),
+    (SELECT min(run_at) FROM job INDEXED BY job_scheduled WHERE state = 1)
+"""
+NEXT_EXPIRY = """
     (SELECT min(expires_mono) FROM job INDEXED BY job_expires_mono
         WHERE expires_mono IS NOT NULL AND state < 6 AND started IS NULL),
     (SELECT min(expires) FROM job INDEXED BY job_expires
-        WHERE expires IS NOT NULL AND state < 6 AND started IS NULL),
+        WHERE expires IS NOT NULL AND state < 6 AND started IS NULL)
+"""
+_MOMENT = f"""
+    (SELECT n FROM counts WHERE queue = '' AND status = -1), {NEXT_DUE}, {NEXT_EXPIRY},
     EXISTS (SELECT 1 FROM paused),
     iif(EXISTS (SELECT 1 FROM job INDEXED BY job_wish WHERE wish = 1 AND session = :session),
         (SELECT json_group_array(json_array(id, run, seq)) FROM job INDEXED BY job_wish
