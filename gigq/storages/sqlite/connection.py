@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from gigq.contracts.storage import JobStatus
 from gigq.errors import QueueClosed
-from gigq.storages.sqlite.failures import busy, translate, translated
+from gigq.storages.sqlite.failures import busy, no_log, spoils, translate, translated
 from gigq.storages.sqlite.gate import Gate
 from gigq.storages.sqlite.location import (
     Identity,
@@ -314,9 +314,10 @@ class Database:
         """A transaction that is committed at the end, or rolled back where anything was raised."""
         self._has_committed = False
         deadline = time.monotonic() + timeout
-        with translated(self.location):
+        with translated(self.location), self._letting_go_of_spoiled():
             refuse_replaced(self.location, self.opened)
-            connection = self._open_writer()
+            with translated(self.location, untouched=True), self._letting_go_of_spoiled():
+                connection = self._open_writer()
             passed = self._gate.enter()
             try:
                 self._wait_at_most(connection, deadline)
@@ -343,15 +344,43 @@ class Database:
             raise closed(self.location)
         if self._writer is None:
             connection = connect(self.location, "rw", self._busy_timeout)
-            # Only a process that died while it made the file leaves it without its log.
-            connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            level = "FULL" if self.location.durability == "full" else "NORMAL"
-            connection.execute(f"PRAGMA synchronous = {level}")
-            connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
-            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            try:
+                self._set_up(connection)
+            except BaseException:
+                connection.close()
+                raise
             self._writer = connection
             self._busy_timeout = -1
+            self._functions.clear()
         return self._writer
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        # Only a process that died while it made the file leaves it without its log.
+        [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            # Without the log a commit is not yet safe from a power cut when it returns: SQLite does not
+            # sync the folder from which it removes the journal (sqlite.org/pragma.html, synchronous).
+            raise no_log(self.location, mode)
+        level = "FULL" if self.location.durability == "full" else "NORMAL"
+        connection.execute(f"PRAGMA synchronous = {level}")
+        connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+
+    @contextmanager
+    def _letting_go_of_spoiled(self) -> Iterator[None]:
+        """A writer that met a failing disk is not used again: the next call opens another one.
+
+        SQLite quietly opens a file to read only where it could not open it to write, if only for that
+        moment, and such a connection never writes again.
+        """
+        try:
+            yield
+        except sqlite3.Error as error:
+            if spoils(error) and self._writer is not None:
+                connection, self._writer = self._writer, None
+                with suppress(sqlite3.Error):
+                    connection.close()
+            raise
 
     def _wait_at_most(self, connection: sqlite3.Connection, deadline: float) -> None:
         milliseconds = max(1, round((deadline - time.monotonic()) * 1000))
@@ -362,7 +391,11 @@ class Database:
 
     def maintain(self, work: Callable[[sqlite3.Connection], T], timeout: float) -> T:
         """Do something that cannot be done inside a transaction, with the writer."""
-        with self._holding(timeout), translated(self.location):
+        with (
+            self._holding(timeout),
+            translated(self.location),
+            self._letting_go_of_spoiled(),
+        ):
             refuse_replaced(self.location, self.opened)
             connection = self._open_writer()
             self._wait_at_most(connection, time.monotonic() + timeout)
@@ -501,7 +534,7 @@ def connect_to_read(location: Location, timeout: float) -> Connection:
     except sqlite3.OperationalError as error:
         connection.close()
         if mode == "rw" or not _lies_still(location):
-            raise translate(location, error) from error
+            raise translate(location, error, untouched=True) from error
         # A read-only folder and no log: nothing can be newer than the file itself.
         connection = connect(location, "ro&immutable=1", milliseconds)
         connection.brief = True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sqlite3
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,37 +27,126 @@ if TYPE_CHECKING:
     from gigq.storages.sqlite.location import Location
 
 
+#: Less room than SQLite takes for a write-ahead log and the memory beside it.
+_NO_ROOM = 64 * 1024
+_NO_ROOM_ERRORS = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+#: After these a connection may be worse than a new one.
+_SPOILING = frozenset(
+    {
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+
+
 @contextmanager
-def translated(location: Location, *, opening: bool = False) -> Iterator[None]:
+def translated(
+    location: Location, *, opening: bool = False, untouched: bool = False
+) -> Iterator[None]:
     """Let no error of SQLite or of the system through as it is.
 
     Args:
         location: For the message.
         opening: Nothing was known of the file yet: what is no database was never ours.
+        untouched: Nothing was written yet.
     """
     try:
         yield
     except sqlite3.Error as error:
-        raise translate(location, error, opening=opening) from error
+        raise translate(location, error, opening=opening, untouched=untouched) from error
     except OSError as error:
         if isinstance(error, GigqError):
             raise
-        raise StorageUnavailable(
-            f"{location.url} cannot be used: {error}.\nLook at the file, its folder and its disk."
-        ) from error
+        raise _system_failed(location, error) from error
 
 
-def translate(location: Location, error: sqlite3.Error, *, opening: bool = False) -> StorageError:
-    """The error of ours that says what this error of SQLite means."""
+def translate(
+    location: Location, error: sqlite3.Error, *, opening: bool = False, untouched: bool = False
+) -> StorageError:
+    """The error of ours that says what this error of SQLite means; see `translated`."""
     said = f"(SQLite says: {error})"
-    # Extended codes, such as SQLITE_BUSY_SNAPSHOT, carry their plain one in the lowest byte.
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = _code(error)
     if code == sqlite3.SQLITE_NOTADB and opening:
         return not_a_database(location)
+    # SQLite says "full" of a file that it writes, and not of one that it could not make.
+    makes_files = code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR) and (opening or untouched)
+    if makes_files and _has_no_room(location.real):
+        return _full(location, said)
     meaning = _MEANINGS.get(code)
     if meaning is not None:
         return meaning(location, said)
     return StorageError(f"{location.url}: SQLite refused {said}. Nothing was changed.")
+
+
+def spoils(error: sqlite3.Error) -> bool:
+    """Whether a connection that met this error is not to be used again."""
+    return _code(error) in _SPOILING
+
+
+def _code(error: sqlite3.Error) -> int:
+    # Extended codes, such as SQLITE_BUSY_SNAPSHOT, carry their plain one in the lowest byte.
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _has_no_room(path: str) -> bool:
+    try:
+        return shutil.disk_usage(Path(path).parent).free < _NO_ROOM
+    except OSError:
+        return False
+
+
+def _system_failed(location: Location, error: OSError) -> StorageError:
+    said = f"(the system says: {error})"
+    if error.errno in _NO_ROOM_ERRORS:
+        return _full(location, said)
+    if error.errno == errno.EROFS:
+        return _read_only(location, said)
+    return StorageUnavailable(
+        f"{location.url} cannot be used {said}.\nLook at the file, its folder and its disk."
+    )
+
+
+def is_of_copy(error: OSError | sqlite3.Error) -> bool:
+    """Whether an error of a backup is one of what it writes; the queue itself is only read."""
+    return isinstance(error, OSError) or _code(error) in (
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_IOERR,
+    )
+
+
+def copy_failed(target: str, error: OSError | sqlite3.Error) -> StorageError:
+    """A backup that could not be written, or not be kept."""
+    left = "What is there is not whole: remove it." if Path(target).exists() else "Nothing is left."
+    if _copy_had_no_room(target, error):
+        return StorageFull(
+            f"The backup to {target!r} failed: there is no room left on its disk ({error}).\n"
+            f"{left} The queue is unchanged. Make room, or choose another disk."
+        )
+    return StorageUnavailable(
+        f"The backup to {target!r} failed: its disk or file system, or that of the queue ({error}).\n"
+        f"{left} The queue is unchanged. Look at both disks and the system's log."
+    )
+
+
+def _copy_had_no_room(target: str, error: OSError | sqlite3.Error) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM_ERRORS
+    return _code(error) == sqlite3.SQLITE_FULL or (
+        _code(error) == sqlite3.SQLITE_CANTOPEN and _has_no_room(target)
+    )
+
+
+def no_log(location: Location, mode: str) -> StorageUnavailable:
+    """The file system does not carry what a write-ahead log needs."""
+    return StorageUnavailable(
+        f"{location.url} cannot be written with a write-ahead log: SQLite stays with the journal mode "
+        f"{mode!r}.\nThe file system may not offer shared memory. Put the file on a local disk."
+    )
 
 
 def busy(location: Location) -> StorageBusy:
@@ -88,7 +179,7 @@ def _holder(location: Location) -> str:
 
 def _corrupt(location: Location, said: str) -> StorageCorrupt:
     return StorageCorrupt(
-        f"{location.url} is damaged {said}.\n"
+        f"{location.url} is damaged, or its disk cannot be read {said}.\n"
         "Stop the workers, copy the file with its -wal, and try `gigq db check`; then go back to a "
         "backup, or save what can be read with the `sqlite3` program's .recover."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from dataclasses import dataclass
@@ -132,10 +133,25 @@ def private_file(path: str, flags: int) -> int:
     return descriptor
 
 
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder survive a power cut, where the system can sync a folder."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def create_file(location: Location) -> None:
     """Make an empty file that only its owner can read, where there is none.
 
-    Made before SQLite sees it: SQLite would give it whatever the umask allows.
+    Made before SQLite sees it: SQLite would give it whatever the umask allows. Errors of the system
+    that no sentence of ours explains better go through.
     """
     try:
         os.close(private_file(location.real, os.O_EXCL))
@@ -152,8 +168,6 @@ def create_file(location: Location) -> None:
             f"{str(Path(location.real).parent)!r}.\nChoose another folder, or have its permissions "
             "changed."
         ) from error
-    except OSError as error:
-        raise StorageUnavailable(f"{location.url} cannot be made: {error}.") from error
 
 
 def refuse_network(location: Location) -> None:

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,6 +112,8 @@ def new_file(target: str) -> int:
             target,
         ) from error
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise copy_failed(target, error) from error
         raise StorageUnavailable(
             f"The backup cannot be written to {target!r}: {error}.\n"
             "Nothing was changed. Choose a folder that exists and that you may write to."
@@ -118,17 +121,19 @@ def new_file(target: str) -> int:
 
 
 def backup(connection: sqlite3.Connection, target: str, descriptor: int) -> None:
-    """A consistent copy into a new file, synced before it is done; no file where it failed."""
+    """A consistent copy into a new file, synced with its name before it is done; no file where it
+    failed."""
     try:
-        copy = sqlite3.connect(target, isolation_level=None)
-        try:
+        with closing(sqlite3.connect(target, isolation_level=None)) as copy:
             connection.backup(copy)
-        finally:
-            copy.close()
         os.fsync(descriptor)
-    except BaseException:
+        # Until now a power cut could take the name, or bring back the journal of a copy half made.
+        sync_folder(Path(target).parent)
+    except BaseException as error:
         with suppress(OSError):
             Path(target).unlink()
+        if isinstance(error, OSError | sqlite3.Error) and is_of_copy(error):
+            raise copy_failed(target, error) from error
         raise
     finally:
         os.close(descriptor)

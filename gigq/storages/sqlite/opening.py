@@ -88,7 +88,8 @@ def initialize(location: Location, timeout: float) -> None:
             _refuse_newer(location, found)
             if found == SUPPORTED:
                 return
-        create_file(location)
+        with translated(location):
+            create_file(location)
         gate = Gate(location.gate)
         # Changing the journal's mode is refused while others look, and no busy handler waits for it.
         passed = gate.enter()
