@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gigq.errors import StorageUnavailable
-from gigq.storages.sqlite.location import file_system, private_file
+from gigq.storages.sqlite.failures import copy_failed, is_of_copy
+from gigq.storages.sqlite.location import file_system, private_file, sync_folder
 from gigq.storages.sqlite.schema import COUNTED, COUNTED_OF, STATUS
 
 if TYPE_CHECKING:
