@@ -193,7 +193,7 @@ OnReport = Callable[[Report, int], None]
 class Executor(ABC):
     """Where calls run.
 
-    One `start`, any number of `submit` and `withdraw`, one `close`, all from one thread; `running`,
+    One `start`, any number of `submit`, `withdraw` and `leash`, one `close`, all from one thread; `running`,
     `stop` and `stuck` come from any, also at the same time. So do reports.
     Every submitted call gets exactly one report with `ended=True` (after at most one with False),
     unless `withdraw` took it back. A call runs at most once, whatever dies.
@@ -239,6 +239,16 @@ class Executor(ABC):
     def stop(self, run: Run, reason: StopReason) -> None:
         """Make a run end soon; its report says `stopped`, unless it ended by itself first. One that
         had not started is taken out and reported as stopped. Unknown runs are ignored."""
+
+    def leash(self, until_us: int | None) -> None:
+        """Nothing may run past this moment of the monotonic clock, unless a later one is named in
+        time: others may then have the jobs (P5). None: there is nothing to keep for now.
+
+        Named at each renewal of the lease, so it must be cheap. At the moment itself the worker stops
+        its runs, if it can; it may also be stopped itself (SIGSTOP). What runs in its own process
+        stands still with it, so that the default does nothing; what runs elsewhere has to end all the
+        same, or be stopped from elsewhere.
+        """
 
     @abstractmethod
     def close(self, grace: float) -> list[Run]:

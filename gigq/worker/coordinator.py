@@ -42,7 +42,7 @@ from gigq.worker.decisions import (
     wanted,
 )
 from gigq.worker.holdings import Holdings
-from gigq.worker.keeper import Keeper, MakeKeeper
+from gigq.worker.keeper import Keeper, Lease, MakeKeeper
 from gigq.worker.outlook import Outlook
 from gigq.worker.telling import Hooks, Teller
 
@@ -127,6 +127,7 @@ class Coordinator:
         self._crew = make_crew(self._on_report)
         self._runs = Holdings(self._crew, self._teller, info.slots, uniform)
         self._keeper = make_keeper(info.lease_us, self._lease_is_over, clock)
+        self._bound_us = Lease(info.lease_us).bound_us
         self._outlook = Outlook(storage, info.takes)
         # Others on this host cannot write to a full disk either, so that none of them can take over.
         self._alone = Capability.SHARED_BETWEEN_HOSTS not in storage.capabilities
@@ -282,7 +283,7 @@ class Coordinator:
         return True
 
     def _renewed(self, began_us: int) -> None:
-        self._keeper.renewed(began_us)
+        self._may_go_on(began_us)
         self._turned_us = began_us
         if self._tries:
             self._teller.answers_again()
@@ -290,20 +291,32 @@ class Coordinator:
         self._retry_us = 0
         self._uncertain = False
 
+    def _may_go_on(self, began_us: int) -> None:
+        """The runs may, for two thirds of a lease since then: that is said to the keeper, and to
+        executors whose runs would go on while this whole process, keeper and all, is stopped."""
+        self._keeper.renewed(began_us)
+        self._crew.leash(began_us + self._bound_us)
+
+    def _rest(self) -> None:
+        """There is no lease to keep for now."""
+        self._keeper.rest()
+        self._crew.leash(None)
+
     def _no_answer(self, error: StorageUnavailable, now: int) -> None:
         """The storage is away: one line, and a later try with everything that may have happened."""
         if not self._tries:
             self._teller.no_answer(error)
         if isinstance(error, StorageFull) and self._alone:
-            self._keeper.renewed(now)  # nobody else could write either: the runs may go on
+            self._may_go_on(now)  # nobody else could write either: the runs may go on
         self._retry_us = self._now() + backoff_us(self._tries, self._info.lease_us)
         self._tries += 1
 
     def _session_is_lost(self, error: SessionLost) -> None:
         """Others may have the jobs by now: stop the runs, forget what they say, begin anew."""
-        self._keeper.rest()
+        stopped = self._runs.lose()
+        self._rest()  # only now: until here the runs were on the leash
         self._session = None
-        self._teller.session_lost(error, self._runs.lose())
+        self._teller.session_lost(error, stopped)
 
     def leave(self) -> bool:
         """End the session; whatever it still owns is handed back.
@@ -311,7 +324,7 @@ class Coordinator:
         Returns:
             False when that had no answer: while this process lives, others would wait for it.
         """
-        self._keeper.rest()
+        self._rest()
         if self._session is None:
             return True
         try:
@@ -421,6 +434,9 @@ class Coordinator:
     def _start_waiting(self) -> None:
         if self._runs.waits and self._may_start():
             self._runs.start_waiting(self._fetch)
+        if self._keeper.over():
+            # Since it was asked whether they may start; the keeper may have struck before they did.
+            self._runs.stop_all(StopReason.LOST)
 
     def _may_start(self) -> bool:
         return self._wish is Wish.WORK and not self._keeper.over()
@@ -514,7 +530,7 @@ class Coordinator:
 
     def rest(self) -> None:
         """Between two calls of `work` nobody renews the session, and nothing runs."""
-        self._keeper.rest()
+        self._rest()
 
     def linger(self) -> None:
         """Keep the session alive, claiming nothing, until the runs that will not stop have ended and

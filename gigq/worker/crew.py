@@ -33,6 +33,7 @@ class Crew:
         self.main = main
         self._slots, self._run, self._report = slots, run, report
         self._all: dict[str, Executor] = {main.name: main}
+        self._until_us: int | None = None
         main.start(slots, run, report)
 
     def executor_for(self, orders: Orders) -> Executor:
@@ -57,6 +58,7 @@ class Crew:
     def _hire(self, name: str) -> Executor:
         executor = plugins.executor(name)
         executor.start(self._slots, self._run, self._report)
+        executor.leash(self._until_us)
         logger.info("started the executor %r for jobs that ask for it", name)
         self._all[name] = executor
         return executor
@@ -85,6 +87,12 @@ class Crew:
         """Make a run end soon. Unknown ones are ignored, so that all executors can be asked."""
         for executor in self._members():
             executor.stop(run, reason)
+
+    def leash(self, until_us: int | None) -> None:
+        """Let nothing run past this moment unless a later one is named in time."""
+        self._until_us = until_us
+        for executor in self._members():
+            executor.leash(until_us)
 
     def stuck(self) -> int:
         """How many runs go on although they were told to stop."""

@@ -15,6 +15,12 @@ def queue(tmp_path):
 
 
 @pytest.fixture
+def log(tmp_path):
+    """Where the witness writes."""
+    return tmp_path / "witness"
+
+
+@pytest.fixture
 def spawn_worker(tmp_path):
     with spawning(tmp_path) as spawn:
         yield spawn

@@ -13,6 +13,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.faults.witness import WORKER
 from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -23,13 +24,18 @@ class SpawnedWorker:
 
     def __init__(self, db, folder, **options):
         self.folder = Path(folder)
-        self.log = self.folder / f"worker-{os.urandom(4).hex()}.log"
+        #: Under which the witness knows it and its children.
+        self.token = os.urandom(4).hex()
+        self.log = self.folder / f"worker-{self.token}.log"
+        log = self.log.open("wb")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.spawned", json.dumps([str(db), options])],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
-            stderr=self.log.open("wb"),
+            stderr=log,
+            env={**os.environ, WORKER: self.token},
         )
+        log.close()
 
     @property
     def pid(self):
@@ -81,6 +87,14 @@ def spawning(folder):
     finally:
         for worker in spawned:
             worker.clean_up()
+
+
+def state_of(pid):
+    """The system's letter for what a process does: T is stopped, Z dead and not waited for, "" gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def main():

@@ -11,6 +11,7 @@ import pytest
 
 from gigq.job import Job
 from tests.faults import jobs
+from tests.faults.spawned import state_of
 from tests.integration import executor_jobs
 from tests.support import eventually
 
@@ -146,7 +147,7 @@ class TestAStoppedWorker:
         first.runs("slow")
         spawn_worker(lease=30).waits_for_work()
         first.send(signal.SIGSTOP)
-        eventually(lambda: _state(first.pid) == "T")
+        eventually(lambda: state_of(first.pid) == "T")
 
         first.send(signal.SIGCONT)
         Path(tmp_path, "release").touch()
@@ -222,14 +223,7 @@ class TestAProcessThatAJobForks:
 
 
 def _lives(pid):
-    return _state(pid) not in ("", "Z", "X")
-
-
-def _state(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+    return state_of(pid) not in ("", "Z", "X")
 
 
 def test_the_state_of_a_process_is_read_right():

@@ -18,12 +18,16 @@ from pathlib import Path
 
 from gigq.context import current_job
 
+#: Names the worker to what runs in its process and in its children.
+WORKER = "WITNESS_WORKER"
+
 
 def attend(path, what="alive", **facts):
     """Called by a job: append one line about the present run."""
     job = current_job()
     assert job is not None, "the witness hears of jobs alone"
-    say(path, what=what, job=job.id, run=job.run, attempt=job.attempt, **facts)
+    worker = os.environ.get(WORKER, "")
+    say(path, what=what, job=job.id, run=job.run, attempt=job.attempt, worker=worker, **facts)
 
 
 def say(path, **facts):

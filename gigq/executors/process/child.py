@@ -20,8 +20,9 @@ from contextvars import Context
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gigq.contracts.executor import Call, Ending, Report, RunCall
+from gigq.contracts.executor import Call, Ending, Report, RunCall, StopReason, stopped_report
 from gigq.contracts.storage import ErrorInfo
+from gigq.executors.process.leash import is_over
 from gigq.executors.process.marker import Marker
 from gigq.executors.process.wire import (
     Kind,
@@ -40,11 +41,11 @@ _OOM_SCORE = "500"
 _LAST_CLASSIC_SIGNAL = 31
 
 
-def main(calls: int, reports: int, marker: int, parent: int) -> None:
+def main(calls: int, reports: int, marker: int, leash: int, parent: int) -> None:
     """Serve calls until the parent closes its end.
 
     Args:
-        calls, reports, marker: Descriptors to read from, to write to, and to map.
+        calls, reports, marker, leash: Descriptors to read from, to write to, to map, and to look at.
         parent: The worker's process id.
     """
     _end_with(parent)
@@ -60,10 +61,10 @@ def main(calls: int, reports: int, marker: int, parent: int) -> None:
         raise
     _flush_each_line()
     write_all(reports, pack([Kind.READY]))
-    _serve(stream, reports, words, run)
+    _serve(stream, reports, words, leash, run)
 
 
-def _serve(stream: BinaryIO, reports: int, words: Marker, run: RunCall) -> None:
+def _serve(stream: BinaryIO, reports: int, words: Marker, leash: int, run: RunCall) -> None:
     surroundings = _Surroundings()
     ticket = 0
     while (body := read_frame(stream)) is not None:
@@ -73,7 +74,10 @@ def _serve(stream: BinaryIO, reports: int, words: Marker, run: RunCall) -> None:
                 write_all(reports, pack([Kind.SKIPPED, ticket]))
                 continue
             began = time.monotonic_ns()
-            report = _run(run, call_from_wire(fields))
+            call = call_from_wire(fields)
+            # One that came late may be somebody else's by now.
+            late = is_over(leash)
+            report = stopped_report(call, StopReason.LOST) if late else _run(run, call)
             elapsed_us = (time.monotonic_ns() - began) // 1_000
             surroundings.restore()
             write_all(reports, _packed(ticket, elapsed_us, report))

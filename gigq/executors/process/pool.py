@@ -12,6 +12,7 @@ import logging
 import os
 import pickle
 import select
+import signal
 import sys
 import threading
 import time
@@ -32,6 +33,7 @@ from gigq.contracts.executor import (
 )
 from gigq.contracts.storage import ErrorInfo, Run
 from gigq.errors import ExecutorError
+from gigq.executors.process.leash import Leash
 from gigq.executors.process.spawn import Birth, Child, crash_report
 from gigq.executors.process.wire import READ_BYTES, BadFrame, Kind, report_from_wire, unpack
 
@@ -93,6 +95,7 @@ class ProcessExecutor(Executor):
         if self._thread is not None or self._closing:
             raise ExecutorError("this process executor was started before; make a new one.")
         self._birth = _birth(run)
+        self._leash = Leash()
         self._report = report
         self._slots = [None] * slots
         self._poller = select.poll()
@@ -152,6 +155,11 @@ class ProcessExecutor(Executor):
                 if any(call.run == run for call in child.assigned.values()):
                     self._stop_in(child, run, reason)
         self._wake()
+
+    def leash(self, until_us: int | None) -> None:
+        with self._lock:
+            if not self._closing:
+                self._leash.hold(until_us)
 
     def close(self, grace: float) -> list[Run]:
         with self._lock:
@@ -231,6 +239,7 @@ class ProcessExecutor(Executor):
             os.close(self._wake_read)
             os.close(self._wake_write)
             self._wake_read = self._wake_write = -1
+            self._leash.close()
 
     # --- giving calls out ---
 
@@ -438,13 +447,16 @@ class ProcessExecutor(Executor):
             if not self._missing() or time.monotonic() < self._spawn_at:
                 return
         try:
-            child = Child(self._birth)  # without the lock: it takes some milliseconds
+            child = Child(
+                self._birth, self._leash.reader
+            )  # without the lock: it takes some milliseconds
         except OSError as error:
             with self._lock:
                 self._start_failed(f"{type(error).__name__}: {error}")
             return
         with self._lock:
             self._children.append(child)
+            self._leash.tie(child.pid)
             for descriptor in (child.reports, child.pidfd):
                 if descriptor is not None:
                     self._poller.register(descriptor, select.POLLIN)
@@ -486,6 +498,7 @@ class ProcessExecutor(Executor):
         while child.broken == "" and self._read(child, select.POLLHUP):
             pass  # what it wrote before it died
         died_in = child.died_in()
+        self._leash.untie(child.pid)
         code = child.process.wait()
         if died_in is not None:
             ticket, call, since = died_in
@@ -504,6 +517,8 @@ class ProcessExecutor(Executor):
         if child.killed_for is not None and child.killed_for[0] == ticket:
             lasted_us = (time.monotonic_ns() - since) // 1_000
             return stopped_report(call, child.killed_for[1], duration_us=lasted_us)
+        if code == -signal.SIGKILL and self._leash.ended_since(since):
+            return stopped_report(call, StopReason.LOST)
         return crash_report(call, code, since, child.broken)
 
     def _remove(self, child: Child) -> None:

@@ -43,14 +43,15 @@ class Birth:
     folder: str
     environment: Mapping[str, str]
 
-    def command(self, calls: int, reports: int, marker: int) -> list[str]:
+    def command(self, calls: int, reports: int, marker: int, leash: int) -> list[str]:
         """The command line of a child that has these descriptors."""
-        rest = json.dumps([list(self.path), calls, reports, marker, os.getpid()])
+        rest = json.dumps([list(self.path), calls, reports, marker, leash, os.getpid()])
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
-        return [_executable(), *flags, "-c", _START, rest]
+        return [executable(), *flags, "-c", _START, rest]
 
 
-def _executable() -> str:
+def executable() -> str:
+    """The program of this Python."""
     found = get_executable() or sys.executable
     if not found:
         raise ExecutorError(
@@ -67,9 +68,12 @@ class Child:
         slot: Where its calls run; None while it is a spare.
         assigned: Ticket to call, in order; what was reported or taken back is gone from here.
         killed_for: The ticket for whose sake it was killed, and why.
+
+    Args:
+        leash: The descriptor of the leash's memory, to read.
     """
 
-    def __init__(self, birth: Birth) -> None:
+    def __init__(self, birth: Birth, leash: int) -> None:
         self.slot: int | None = None
         self.ready = False
         self.retiring = False
@@ -80,19 +84,19 @@ class Child:
         self.broken = ""  # what it said when it could not start, or why it was given up
         self.born = time.monotonic()
         self.inbox, self.outbox = Inbox(), Outbox()
-        self._spawn(birth)
+        self._spawn(birth, leash)
         self.outbox.push(raw_frame(birth.first_frame))
 
-    def _spawn(self, birth: Birth) -> None:
+    def _spawn(self, birth: Birth, leash: int) -> None:
         marker = make_marker_file()
         calls, self.calls = os.pipe()
         self.reports, reports = os.pipe()
         try:
             self.marker = Marker(marker)
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter
-                birth.command(calls, reports, marker),
+                birth.command(calls, reports, marker, leash),
                 stdin=subprocess.DEVNULL,
-                pass_fds=(calls, reports, marker),
+                pass_fds=(calls, reports, marker, leash),
                 cwd=birth.folder,
                 env=birth.environment,
                 # A session of its own: Ctrl-C at the terminal is for the worker alone, and the group
