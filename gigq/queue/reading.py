@@ -158,7 +158,13 @@ def _named(error: ErrorInfo) -> str:
 
 
 def _options(text: str) -> JobOptions:
-    return _NO_OPTIONS if text == "{}" else JobOptions.from_json(text)
+    """A job's options; those of none where they cannot be read, which its worker tells as its error."""
+    if text == "{}":
+        return _NO_OPTIONS
+    try:
+        return JobOptions.from_json(text)
+    except (ValueError, TypeError, RecursionError):
+        return _UNREADABLE_OPTIONS
 
 
 def _message(error: ErrorInfo | None) -> str | None:
@@ -182,3 +188,4 @@ def _seconds(duration_us: int | None) -> float | None:
 
 
 _NO_OPTIONS = JobOptions()
+_UNREADABLE_OPTIONS = JobOptions(description="(its options are unreadable)")

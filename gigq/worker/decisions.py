@@ -126,10 +126,9 @@ def orders_of(options: str) -> Orders:
     """Read the text that the storage kept; most jobs share a few.
 
     Raises:
-        ValueError, TypeError: It is not what `JobOptions.to_json` writes.
+        ValueError, TypeError, RecursionError: It is not what `JobOptions.to_json` writes.
     """
     read = JobOptions.from_json(options)
-    _refuse_nonsense(read)
     return Orders(
         read.executor,
         read.memory_limit,
@@ -138,19 +137,6 @@ def orders_of(options: str) -> Orders:
         read.by_value,
         json.dumps(dict(read.metadata)) if read.metadata else "{}",
     )
-
-
-def _refuse_nonsense(read: JobOptions) -> None:
-    """Stored text may hold anything; what is used as a number later must be one."""
-    retry = read.retry
-    whole = (read.timeout_us, read.memory_limit, retry.max_delay_us)
-    if not (
-        all(value is None or type(value) is int for value in (*whole, retry.delay_us or 0))
-        and all(type(value) in (int, float) for value in (retry.backoff, retry.jitter))
-        and isinstance(read.executor, str | None)
-        and type(read.by_value) is bool
-    ):
-        raise ValueError(f"the job's options are not what gigq writes: {read!r:.300}")
 
 
 def call_of(claim: Claim, orders: Orders, fetched: RunPayload | None) -> Call:

@@ -7,11 +7,13 @@ how what happens in which order, and wakes whoever waits. What lies behind:
 - `connection`, `gate`, `failures`: who may write when, and what goes wrong;
 - `jobs`, `reading`, `control`, `restore`: the submitter's side;
 - `claims`, `outcomes`, `branches`, `sessions`: the worker's side;
-- `wakeup`: waiting without polling hard; `maintenance`: damage, copies, room.
+- `wakeup`: waiting without polling hard; `maintenance`: damage, copies, room;
+- `damage`: rows that no gigq wrote.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -53,6 +55,7 @@ from gigq.liveness import Watch
 from gigq.storages.sqlite import (
     claims,
     control,
+    damage,
     jobs,
     maintenance,
     moments,
@@ -76,6 +79,7 @@ from gigq.storages.sqlite.schema import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 #: Bytes of one result; a row holds it beside parameters and error, and SQLite bounds them together.
 MAX_RESULT = 900_000_000
@@ -189,14 +193,45 @@ class SqliteStorage(Storage):
     def _write(self, work: Callable[[Tx], T]) -> T:
         """A transaction of our own; whoever waits is woken when it is committed."""
         database = self._opened()
-        result, pulses = database.alone(work, self._times, self._timeout)
+        result, pulses = self._despite_damage(
+            lambda: database.alone(work, self._times, self._timeout)
+        )
         if pulses:
             wakeup.poke(database.waiting)
         return result
 
     def _read(self, work: Callable[[Tx], T]) -> T:
-        with self._opened().reading(self._timeout) as connection:
-            return work(Tx(connection, *self._times()))
+        database = self._opened()
+        try:
+            with database.reading(self._timeout) as connection:
+                return work(Tx(connection, *self._times()))
+        except Exception as error:
+            if not damage.caused(error):
+                raise
+            with database.reading(self._timeout) as connection:
+                found = list(damage.found_in(Tx(connection, *self._times())))
+            if not found:
+                raise
+            raise damage.corrupt(self.url, found) from error
+
+    def _despite_damage(self, write: Callable[[], T]) -> T:
+        """A write; where rows that no gigq wrote stand in its way, they are set aside, and it is tried
+        once more."""
+        try:
+            return write()
+        except Exception as error:
+            if not damage.caused(error):
+                raise
+            database = self._opened()
+            mended, _ = database.alone(damage.mend, self._times, self._timeout)
+            if not mended:
+                raise
+            logger.error(
+                "%s: %d rows hold what no gigq wrote, and were set aside; gigq db check, or a backup",
+                self.url,
+                mended,
+            )
+        return write()
 
     # --- the submitter's side -----------------------------------------------------------------
 
@@ -209,8 +244,10 @@ class SqliteStorage(Storage):
             return []
         jobs.refuse_repeated(new)
         database = self._opened()
-        added, pulses = database.together(
-            lambda tx: jobs.add(tx, new, self.url, repeat=repeat), self._times, self._timeout
+        added, pulses = self._despite_damage(
+            lambda: database.together(
+                lambda tx: jobs.add(tx, new, self.url, repeat=repeat), self._times, self._timeout
+            )
         )
         if pulses:
             wakeup.poke(database.waiting)

@@ -26,6 +26,7 @@ from gigq.contracts.storage import (
     Takes,
     Want,
 )
+from gigq.storages.sqlite import damage
 from gigq.storages.sqlite.branches import BadEnd, spread
 from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.moments import NEXT_DUE, NEXT_EXPIRY
@@ -194,6 +195,10 @@ class Candidate(NamedTuple):
     params: str | None
 
 
+_KINDS = (
+    (int,), (str,), (int,), (str,), (str,), (str,), (str,), (str,), (int,), (int,), (int,), (int,),
+    (int,), (str, type(None)),
+)  # fmt: skip
 #: Jobs, and the free slots that they are for.
 _Chosen = list[tuple[Candidate, int | None]]
 
@@ -205,7 +210,7 @@ def _next(
     if unsuspected:
         condition += " AND lost = 0"
     if most <= _UNWEIGHED:
-        return _candidates(tx.value(candidates_sql(condition), [*parameters, most]))
+        return _candidates(tx, tx.value(candidates_sql(condition), [*parameters, most]))
     weighed = json.loads(tx.value(weights_sql(condition), [*parameters, most]))
     return _details(tx, _within_bounds(weighed))
 
@@ -241,11 +246,21 @@ def _details(tx: Tx, seqs: Sequence[int]) -> list[Candidate]:
         "FROM json_each(?) AS s CROSS JOIN job ON job.seq = s.value",
         [json.dumps(list(seqs))],
     )
-    return _candidates(found)
+    return _candidates(tx, found)
 
 
-def _candidates(found: str) -> list[Candidate]:
-    return [Candidate._make(row) for row in json.loads(found)]
+def _candidates(tx: Tx, found: str) -> list[Candidate]:
+    """Rows that JSON gave. Nothing of a row that is not what it should be comes into a claim.
+
+    Raises:
+        damage.Damaged: Of one of them.
+    """
+    rows = json.loads(found)
+    for row in rows:
+        damage.refuse_misfits(row, _KINDS)
+    if damage.REPLACED in found:
+        damage.refuse_unreadable(tx, [row[0] for row in rows])
+    return [Candidate._make(row) for row in rows]
 
 
 def _within_bounds(weighed: Sequence[tuple[int, int]]) -> list[int]:

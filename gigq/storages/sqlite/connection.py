@@ -111,7 +111,7 @@ def _counts_sql(rows: int) -> str:
     values = ", ".join(["(CAST(? AS TEXT), ?, ?)"] * rows)
     return (
         f"INSERT INTO counts VALUES {values} "
-        "ON CONFLICT (queue, status) DO UPDATE SET n = n + excluded.n"
+        "ON CONFLICT (queue, status) DO UPDATE SET n = CAST(n + excluded.n AS INTEGER)"
     )
 
 
@@ -127,7 +127,11 @@ def bindable(text: str | None) -> str | bytes | None:
 
 
 def _readable(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
+    """Text as it was stored; where it is none, because the file was damaged, what can be read of it."""
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace")
 
 
 @dataclass(slots=True)

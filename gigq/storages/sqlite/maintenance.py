@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gigq.errors import StorageUnavailable
+from gigq.storages.sqlite import damage
 from gigq.storages.sqlite.failures import copy_failed, is_of_copy
 from gigq.storages.sqlite.location import file_system, private_file, sync_folder
 from gigq.storages.sqlite.schema import COUNTED, COUNTED_OF, STATUS
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
 def check(tx: Tx) -> list[str]:
     """One sentence per finding: SQLite's own, then what our counters promise."""
     found = [row[0] for row in tx.run("PRAGMA integrity_check")]
-    damage = [f"SQLite finds: {line}" for line in found if line != "ok"]
+    broken = [f"SQLite finds: {line}" for line in found if line != "ok"]
     return [
-        *damage,
+        *broken,
+        *damage.found_in(tx),
         *_wrong_counts(tx),
         *_wrong_blockers(tx),
         *_wrong_owners(tx),
@@ -49,7 +51,7 @@ def _wrong_counts(tx: Tx) -> Iterator[str]:
     )
     for queue, status, counted, there in rows:
         yield (
-            f"{counted} jobs of queue {queue!r} are counted as {COUNTED_OF[status]}, but there are "
+            f"{counted} jobs of queue {queue!r} are counted as {COUNTED_OF.get(status)}, but there are "
             f"{there}."
         )
 

@@ -22,6 +22,7 @@ from gigq.contracts.storage import (
     RunPayload,
 )
 from gigq.errors import InvalidArgument
+from gigq.storages.sqlite import damage
 from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.outcomes import HANDED_BACK
 from gigq.storages.sqlite.schema import (
@@ -53,6 +54,24 @@ _PLAIN = (
     "on_parent_failure", "wants_parents", "unique_key", "tags", "workflow", "options", "cancelled_by",
     "error", "result_serializer",
 )  # fmt: skip
+_NONE = type(None)
+_NUMBERS = frozenset({
+    "seq", "state", "priority", "attempts", "max_attempts", "run", "owned", "wish", "lost", "bad",
+    "created", "updated", "retrying", "on_parent_failure", "wants_parents",
+})  # fmt: skip
+_MOMENTS = frozenset({"started", "completed", "run_at", "due_mono", "expires", "expires_mono"})
+_NAMES = frozenset({"id", "name", "queue", "function", "serializer", "workflow", "options"})
+_KINDS: tuple[tuple[type, ...], ...] = (
+    *(
+        (int,) if name in _NUMBERS
+        else (int, _NONE) if name in _MOMENTS
+        else (str,) if name in _NAMES
+        else (str, _NONE)
+        for name in _PLAIN
+    ),
+    (int,),  # the sizes of parameters and result
+    (int, _NONE),
+)  # fmt: skip
 _WAITING = """
     CASE WHEN job.state IN (3, 4, 5) AND job.dependencies IS NOT NULL THEN
         (SELECT json_group_array(p.id) FROM edge AS e CROSS JOIN job AS p ON p.seq = e.parent
@@ -73,8 +92,29 @@ _SELECT = (
 
 def records(tx: Tx, source: str, parameters: Sequence[object]) -> list[tuple[int, JobRecord]]:
     """Numbers and records of the jobs that `source` (FROM …, in its order) names; one JSON value."""
-    found = tx.value(f"SELECT json_group_array({_SELECT}) {source}", parameters)
-    return [_record(tx, row) for row in json.loads(found)]
+    try:
+        found = tx.value(f"SELECT json_group_array({_SELECT}) {source}", parameters)
+        return [_record(tx, row) for row in json.loads(found)]
+    except (damage.Damaged, *damage.SURPRISES) as error:
+        if not damage.by_value(error):
+            raise
+    return _one_by_one(tx, source, parameters)
+
+
+def _one_by_one(tx: Tx, source: str, parameters: Sequence[object]) -> list[tuple[int, JobRecord]]:
+    """The same where one of them does not hold what it should: that one is shown as unreadable."""
+    seqs = [row[0] for row in tx.run(f"SELECT job.seq {source}", parameters).fetchall()]
+    return [_record(tx, _mended(seq, columns)) for seq, columns, _ in damage.rows(tx, seqs)]
+
+
+def _mended(seq: int, columns: Mapping[str, Any]) -> list[Any]:
+    """A row of `_SELECT` from columns that were read one by one."""
+    columns = {**columns, "seq": seq}
+    params, result = columns["params"] or b"", columns["result"]
+    return [
+        *(columns[name] for name in _PLAIN), len(params), result and len(result), params.hex(),
+        None if result is None else result.hex(), None, None,
+    ]  # fmt: skip
 
 
 def get(tx: Tx, seqs: Sequence[int]) -> dict[int, JobRecord]:
@@ -94,7 +134,12 @@ def statuses(tx: Tx, seqs: Sequence[int]) -> dict[int, JobStatus]:
         "FROM json_each(?) AS s CROSS JOIN job ON job.seq = s.value",
         [json.dumps(list(seqs))],
     )
-    return {seq: STATUS[State(state)] for seq, state in json.loads(found)}
+    return {seq: status_of(state) for seq, state in json.loads(found)}
+
+
+def status_of(state: object) -> JobStatus:
+    """What users see of a state; a job whose state is none of ours has failed."""
+    return STATUS.get(state, JobStatus.FAILED)  # type: ignore[call-overload, no-any-return]
 
 
 def _whole(tx: Tx, seq: int, record: JobRecord) -> JobRecord:
@@ -103,15 +148,16 @@ def _whole(tx: Tx, seq: int, record: JobRecord) -> JobRecord:
         omitted = getattr(record, field)
         if isinstance(omitted, Omitted):
             data = tx.value(f"SELECT {stored} FROM job WHERE seq = ?", [seq])
-            object.__setattr__(record, field, Payload(omitted.serializer, data))
+            object.__setattr__(record, field, Payload(omitted.serializer, _bytes(data)))
     return record
 
 
 def _record(tx: Tx, row: Sequence[Any]) -> tuple[int, JobRecord]:
+    damage.refuse_misfits(row, _KINDS)
     job = dict(zip(_PLAIN, row, strict=False))
     params_size, result_size, params, result, waiting, awaited = row[len(_PLAIN) :]
     state = State(job["state"])
-    dependencies = tuple(json.loads(job["dependencies"] or "[]"))
+    dependencies = tuple(_texts(job["dependencies"]))
     keeping = {*_listed(waiting), *_listed(awaited)}
     wait_us = max((job["due_mono"] or 0) - tx.mono, (job["run_at"] or 0) - tx.wall)
     waits = state < State.RUNNING and wait_us > 0
@@ -146,7 +192,7 @@ def _record(tx: Tx, row: Sequence[Any]) -> tuple[int, JobRecord]:
         on_parent_failure=POLICY_OF[job["on_parent_failure"]],
         wants_parents=bool(job["wants_parents"]),
         unique_key=job["unique_key"],
-        tags=tuple(map(tag_from_json, json.loads(job["tags"] or "[]"))),
+        tags=tuple(map(tag_from_json, _texts(job["tags"]))),
         workflow=job["workflow"],
         options=job["options"],
         cancelled_by=job["cancelled_by"] or "",
@@ -154,6 +200,13 @@ def _record(tx: Tx, row: Sequence[Any]) -> tuple[int, JobRecord]:
         stopping=bool(job["owned"]) and state != State.RUNNING,
         lost=job["lost"],
     )
+
+
+def _texts(value: str | None) -> list[str]:
+    found: list[str] = json.loads(value) if value else []
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise damage.Damaged
+    return found
 
 
 def _listed(value: str | list[str] | None) -> list[str]:
@@ -166,6 +219,11 @@ def _payload(serializer: str, data: str | None, size: int) -> Payload | Omitted:
     if data is None:
         return Omitted(serializer, size)
     return Payload(serializer, bytes.fromhex(data))
+
+
+def _bytes(data: object) -> bytes:
+    """A payload as it was stored; what is no bytes was damaged, and no serializer reads it."""
+    return data if isinstance(data, bytes) else b"" if data is None else str(data).encode()
 
 
 def _phase(state: State, *, waits: bool, retrying: bool) -> Phase:
@@ -182,6 +240,7 @@ def _phase(state: State, *, waits: bool, retrying: bool) -> Phase:
 # --- find -----------------------------------------------------------------------------------------
 
 
+_STATUSES = frozenset(ExecutionStatus)
 #: All numbers of so many digits fit SQLite's integers.
 _DIGITS = 18
 
@@ -294,7 +353,8 @@ def history(tx: Tx, seq: int) -> list[ExecutionRecord]:
         [seq],
     )
     if row is not None:
-        runs.append(_execution((row[0], RUN_STATUS[State(row[1])], *row[2:])))
+        status = RUN_STATUS.get(row[1], ExecutionStatus.FAILED)
+        runs.append(_execution((row[0], status, *row[2:])))
         if runs[-1].status is ExecutionStatus.RUNNING:
             # An error of the attempt before is the job's, not this run's.
             object.__setattr__(runs[-1], "error", None)
@@ -303,22 +363,45 @@ def history(tx: Tx, seq: int) -> list[ExecutionRecord]:
 
 def _execution(row: Sequence[Any]) -> ExecutionRecord:
     run, status, worker, started, completed, serializer, result, error = row
+    unreadable = [] if status in _STATUSES else ["status"]
+    for name, value, kind in (
+        ("worker", worker, str), ("started", started, int), ("completed", completed, int),
+        ("serializer", serializer, str), ("result", result, bytes), ("error", error, str),
+    ):  # fmt: skip
+        if value is not None and type(value) is not kind:
+            unreadable.append(name)
+    if unreadable:
+        return _unreadable_run(run, unreadable)
     return ExecutionRecord(
         run,
         ExecutionStatus(status),
         worker or "",
         started or 0,
         completed,
-        None if serializer is None else Payload(serializer, result),
-        None if error is None else ErrorInfo.from_json(error),
+        None if serializer is None else Payload(serializer, result or b""),
+        None if error is None else _error(error),
     )
+
+
+def _unreadable_run(run: object, wrong: Sequence[str]) -> ExecutionRecord:
+    number = run if isinstance(run, int) else 0
+    told = ErrorInfo("unreadable", f"This run's row is unreadable: {', '.join(wrong)}.")
+    return ExecutionRecord(number, ExecutionStatus.FAILED, "", 0, None, None, told)
+
+
+def _error(text: str) -> ErrorInfo:
+    """A run's error, or one that says that it cannot be read."""
+    try:
+        return ErrorInfo.from_json(text)
+    except (ValueError, TypeError, RecursionError):
+        return ErrorInfo("unreadable", "What was recorded of this run's error cannot be read.")
 
 
 def counts(tx: Tx) -> Mapping[str, Mapping[JobStatus, int]]:
     """From the table of counts; see `Tx.move`."""
     answer: dict[str, dict[JobStatus, int]] = {}
     for queue, status, number in tx.run("SELECT queue, status, n FROM counts WHERE n <> 0"):
-        if status != PULSE:
+        if status != PULSE and status in COUNTED_OF:
             answer.setdefault(queue, {})[COUNTED_OF[status]] = number
     return answer
 
@@ -335,12 +418,21 @@ def payloads(tx: Tx, session: Session, runs: Sequence[Run], most_bytes: int) -> 
         )
         if row is None:
             continue
-        parents = _parents(tx, row[0], json.loads(row[3] or "[]")) if row[4] else ()
-        total += len(row[2]) + sum(len(result.data) for _, result in parents if result)
+        parents = _parents(tx, row[0], _dependencies(row[3])) if row[4] else ()
+        params = _bytes(row[2])
+        total += len(params) + sum(len(result.data) for _, result in parents if result)
         if answer and total > most_bytes:
             break
-        answer.append(RunPayload(run, Payload(row[1], row[2]), parents))
+        answer.append(RunPayload(run, Payload(row[1], params), parents))
     return answer
+
+
+def _dependencies(text: str | None) -> list[str]:
+    """Ids of parents; none where they cannot be read: the function is then told of none."""
+    try:
+        return _texts(text)
+    except (damage.Damaged, ValueError, TypeError, RecursionError):
+        return []
 
 
 def _parents(
@@ -359,7 +451,7 @@ def _parents(
     for job_id, parent, serializer, data in json.loads(found):
         if data is None:
             large = tx.value("SELECT result FROM job WHERE seq = ?", [parent])
-            results[job_id] = Payload(serializer, large)
+            results[job_id] = Payload(serializer, _bytes(large))
         else:
             results[job_id] = Payload(serializer, bytes.fromhex(data))
     return tuple((job_id, results.get(job_id)) for job_id in dependencies)

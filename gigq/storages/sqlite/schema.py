@@ -82,6 +82,7 @@ PARAMS = "coalesce(job.params, (SELECT l.data FROM large AS l WHERE l.seq = job.
 PARAMS_SIZE = (
     "coalesce(length(job.params), (SELECT length(l.data) FROM large AS l WHERE l.seq = job.seq))"
 )
+_LONGEST_US = 2**60
 #: Status numbers of the `counts` table, in the order of `JobStatus`, and its one row that counts
 #: not jobs but moments at which something became claimable or ended.
 COUNTED = {status: number for number, status in enumerate(JobStatus)}
@@ -257,5 +258,13 @@ def retention_to_json(ages_us: dict[JobStatus, int]) -> str:
 
 
 def retention_from_json(text: str) -> dict[JobStatus, int]:
-    """From `meta`."""
-    return {JobStatus(status): age for status, age in json.loads(text).items()}
+    """From `meta`; nothing is removed by what cannot be read."""
+    try:
+        ages = {JobStatus(status): age for status, age in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    return {
+        status: age
+        for status, age in ages.items()
+        if status.ended and type(age) is int and 0 <= age <= _LONGEST_US
+    }

@@ -105,7 +105,9 @@ def _read_worker(text: str) -> WorkerInfo:
     takes = fields["takes"]
     allow = takes["allow"]
     fields["takes"] = Takes(
-        _texts(takes["queues"]), _texts(takes["serializers"]), None if allow is None else _texts(allow)
+        _texts(takes["queues"]),
+        _texts(takes["serializers"]),
+        None if allow is None else _texts(allow),
     )
     worker = WorkerInfo(**fields)
     for name, value in fields.items():
