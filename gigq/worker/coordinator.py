@@ -500,7 +500,9 @@ class Coordinator:
     def _next_moment(self, now: int) -> int:
         if now < self._retry_us:
             return self._retry_us
-        moments: list[int | None] = [self._renewal_us(), self._recover_us, self._runs.late_us]
+        # As in `_recover`: after a call without an answer the turn has the first.
+        recover_us = None if self._tries else self._recover_us
+        moments: list[int | None] = [self._renewal_us(), recover_us, self._runs.late_us]
         if self._claims_something():
             moments += [self._looked_us + self._polling_us, self._due_us]
         if self._wish is Wish.FINISH and self._grace_us is not None:

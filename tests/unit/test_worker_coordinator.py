@@ -260,6 +260,20 @@ class TestTheLoop:
             time.sleep(0.3)  # the absence of something has no event to wait for
             assert len(turns) == 1
 
+    def test_rests_after_a_look_for_the_dead_that_had_no_answer(self, monkeypatch):
+        """The next look waits for a turn that is answered, and nobody spins until that is due."""
+        monkeypatch.setattr(coordinator, "RECOVERY_US", 20_000)
+        setting = Setting(polling=3_600)
+        setting.answers("recover", lambda call: call(), no_answer)
+        rounds = []
+        real = setting.coordinator._take_reports
+        setting.coordinator._take_reports = lambda: rounds.append(1) or real()
+
+        with setting.working():
+            eventually(lambda: setting.coordinator._tries)
+            time.sleep(0.3)  # the absence of something has no event to wait for
+            assert len(rounds) < 50
+
     def test_takes_two_turns_for_a_job(self):
         """One claims it, one records it and finds that there is no more."""
         setting = Setting(slots=2, polling=3_600)
