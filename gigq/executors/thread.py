@@ -8,6 +8,7 @@ one takes its slot, and the run's second report comes when it really ends.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` wraps it in enums, ten times as slow
 import ctypes
 import logging
 import sys
@@ -45,10 +46,11 @@ PATIENCE_NS = 100_000_000
 _NEVER = 1 << 62
 
 
-def _raise_in_thread(ident: int | None, error: type[BaseException] | None) -> None:
-    """Let `error` be raised in a thread at its next Python instruction; None takes it back."""
-    what = None if error is None else ctypes.py_object(error)  # None is a null pointer here
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident or 0), what)
+def _stop_thread(ident: int | None) -> None:
+    """Let `RunStopped` be raised in a thread at its next Python instruction."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(ident or 0), ctypes.py_object(RunStopped)
+    )
 
 
 class ThreadExecutor(Executor):
@@ -186,6 +188,7 @@ class _Lane(threading.Thread):
         self.due_ns = _NEVER  # when the timer must look at this lane
 
     def run(self) -> None:
+        self._mask, self._tracers = _signal_mask(), (sys.gettrace(), sys.getprofile())
         while not self._abandoned and (call := self._owner.take(self)) is not None:
             report = self._run_guarded(call)
             self._report(report, self.slot)
@@ -241,13 +244,35 @@ class _Lane(threading.Thread):
 
     def _leave(self) -> None:
         """The run is over: from here on nothing may be raised in this thread, and what was raised and
-        has not struck yet is taken back."""
+        has not struck yet strikes here."""
         with self._gate:
             self._armed = False
             self.call = None
             self.due_ns = _NEVER
         if self._forced:
-            _raise_in_thread(self.ident, None)
+            self._let_it_strike()
+        self._restore()
+
+    def _let_it_strike(self) -> None:
+        """Be rid of a `RunStopped` that may be on its way.
+
+        To take it back by raising "nothing" would leave CPython's sign for it up in the whole process,
+        and Python 3.11 never gets past the first line of a traced function while that is up.
+        """
+        try:
+            _stop_thread(self.ident)  # it takes the place of one that is on its way
+            while True:
+                pass
+        except RunStopped:
+            self._forced = False
+
+    def _restore(self) -> None:
+        """Put back what belongs to a thread and not to the process, for the next run in this one."""
+        if self._mask is not None:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
+        if (sys.gettrace(), sys.getprofile()) != self._tracers:
+            sys.settrace(self._tracers[0])
+            sys.setprofile(self._tracers[1])
 
     # --- in other threads ---
 
@@ -295,7 +320,7 @@ class _Lane(threading.Thread):
         if not self._armed:
             return  # it looks for itself when it is
         self._forced = True
-        _raise_in_thread(self.ident, RunStopped)
+        _stop_thread(self.ident)
         self._signal.repeat()  # an event loop that waits for the system would not notice by itself
 
     def _give_up(self, call: Call, now: int) -> bool:
@@ -360,6 +385,14 @@ class _Timer:
                     self._owner.replace(lane)
                 else:
                     self.expect(lane.due_ns)
+
+
+def _signal_mask() -> set[int] | None:
+    """Which signals this thread does not get; None where threads have no such thing."""
+    if not hasattr(_signal, "pthread_sigmask"):
+        return None
+    mask: set[int] = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+    return mask
 
 
 def _stack_of(ident: int | None) -> str:

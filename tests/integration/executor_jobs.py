@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import json
+import locale
 import multiprocessing
 import os
 import resource
@@ -126,6 +128,13 @@ def messes_up(folder):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: os._exit(9))
     signal.setitimer(signal.ITIMER_REAL, 0.2)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    os.umask(0o777)
+    sys.stdout = sys.excepthook = threading.excepthook = None
+    sys.settrace(lambda *_: None)
+    sys.setrecursionlimit(80)
+    gc.disable()
+    locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
 
 def looks_around():
@@ -140,7 +149,50 @@ def looks_around():
         "data_limit": resource.getrlimit(resource.RLIMIT_DATA)[0],
         "group": os.getpgid(0),
         "session": os.getsid(0),
+        "mask": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+        "umask": [os.umask(0o22), os.umask(0o22)][0],
+        "objects": [repr(each) for each in (sys.stdout, sys.excepthook, threading.excepthook)],
+        "tracer": repr(sys.gettrace()),
+        "recursion limit": sys.getrecursionlimit(),
+        "collects": gc.isenabled(),
+        "locale": locale.setlocale(locale.LC_ALL),
     }
+
+
+def blocks_signals():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    sys.settrace(lambda *_: None)
+
+
+def traces():
+    sys.settrace(lambda *_: None)
+    try:
+        return echo("traced")
+    finally:
+        sys.settrace(None)
+
+
+def blocked_signals():
+    return [
+        *map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        *([] if sys.gettrace() is None else ["a tracer"]),
+    ]
+
+
+def leaves_a_thread():
+    """One for whose end the interpreter would wait."""
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    return os.getpid()
+
+
+def closes_its_output():
+    sys.stdout.close()
+    return os.getpid()
+
+
+def closes_standard_descriptors():
+    os.closerange(0, 3)
+    return os.getpid()
 
 
 def starts_a_process(path, seconds=60):
@@ -176,6 +228,11 @@ def runs_and_terminates():
 def prints(text):
     sys.stdout.write(text + "\n")
     time.sleep(60)
+
+
+def prints_briefly(text):
+    print(text)
+    return "printed"
 
 
 def overflows_the_stack():

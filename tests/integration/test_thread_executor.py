@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -109,6 +110,20 @@ class TestAThread:
         assert not trial.of(call)
         trial.result(call)
         assert len(trial.of(call)) == 1
+
+    def test_leaves_no_sign_of_a_stop(self, trial, tmp_path):
+        """Python 3.11 runs no traced function while an exception waits for any thread."""
+        trial.result(trial.call("spins", limit=0.1, path=str(tmp_path / "ended")))
+
+        assert json.loads(trial.result(trial.call("traces")).result.data) == "traced"
+
+    def test_hands_no_signal_mask_from_job_to_job(self, trial):
+        """Nor a tracer: they are all that belongs to a thread and not to its process."""
+        assert json.loads(trial.result(trial.call("blocked_signals")).result.data) == []
+
+        trial.result(trial.call("blocks_signals"))
+
+        assert json.loads(trial.result(trial.call("blocked_signals")).result.data) == []
 
     def test_starts_each_call_in_a_clean_context(self, trial, tmp_path):
         """Context variables that a job sets end with it."""
