@@ -79,7 +79,8 @@ class TestAChild:
         assert os.getpid() not in pids
 
     def test_hands_nothing_from_job_to_job(self, trial, tmp_path):
-        """Folder, environment, import path, handlers, timers and context are as at the start."""
+        """Folder, environment, import path, handlers, mask, timers, streams and context are as at the
+        start, and so is what else `_Surroundings` puts back."""
         before = value(trial.result(trial.call("looks_around")))
 
         trial.result(trial.call("messes_up", folder=str(tmp_path)))
@@ -87,6 +88,24 @@ class TestAChild:
         assert value(trial.result(trial.call("looks_around"))) == before
         assert before["leak"] is None
         assert before["folder"] == str(Path.cwd())
+
+    @pytest.mark.parametrize("job", ["closes_its_output", "closes_standard_descriptors"])
+    def test_ends_where_it_cannot_print_any_more(self, trial, job):
+        """Its job is done all the same, and the next one prints."""
+        pid = value(trial.result(trial.call(job)))
+
+        others = [trial.call("prints_briefly", text="x") for _ in range(20)]
+        assert {value(trial.result(call)) for call in others} == {"printed"}
+        eventually(lambda: not is_alive(pid), timeout=5)
+
+    def test_does_not_wait_for_threads_that_jobs_left(self, make_trial):
+        """When it is replaced; the interpreter would wait for them, and the old process stay."""
+        trial = make_trial(recycle_after=1, recycle_age=0.0)
+
+        pid = value(trial.result(trial.call("leaves_a_thread")))
+
+        eventually(lambda: value(trial.result(trial.call("pid"))) != pid)
+        eventually(lambda: not is_alive(pid), timeout=5)
 
     def test_recovers_from_a_folder_that_is_gone(self, trial, tmp_path):
         """A job may remove the folder that it works in."""

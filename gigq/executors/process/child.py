@@ -6,10 +6,14 @@ is written by itself, so that none is lost in a buffer when a later call kills t
 
 from __future__ import annotations
 
+import _locale
 import _signal  # type: ignore[import-not-found]  # `signal` wraps it in enums, ten times as slow
+import atexit
+import gc
 import io
 import os
 import pickle
+import select
 import signal
 import sys
 import threading
@@ -17,7 +21,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context
+from functools import partial
 from pathlib import Path
+from time import monotonic_ns  # by its name: a job may put its own into the module
 from typing import Any, BinaryIO
 
 from gigq.contracts.executor import Call, Ending, Report, RunCall, StopReason, stopped_report
@@ -33,6 +39,7 @@ from gigq.executors.process.wire import (
     unpack,
     write_all,
 )
+from gigq.text import repr_of
 
 _PR_SET_PDEATHSIG = 1
 #: Said to the kernel's OOM killer: take me before the worker.
@@ -62,6 +69,7 @@ def main(calls: int, reports: int, marker: int, leash: int, parent: int) -> None
     _flush_each_line()
     write_all(reports, pack([Kind.READY]))
     _serve(stream, reports, words, leash, run)
+    _end()
 
 
 def _serve(stream: BinaryIO, reports: int, words: Marker, leash: int, run: RunCall) -> None:
@@ -73,14 +81,16 @@ def _serve(stream: BinaryIO, reports: int, words: Marker, leash: int, run: RunCa
             if not words.start(ticket):
                 write_all(reports, pack([Kind.SKIPPED, ticket]))
                 continue
-            began = time.monotonic_ns()
+            began = monotonic_ns()
             call = call_from_wire(fields)
             # One that came late may be somebody else's by now.
             late = is_over(leash)
             report = stopped_report(call, StopReason.LOST) if late else _run(run, call)
-            elapsed_us = (time.monotonic_ns() - began) // 1_000
-            surroundings.restore()
+            elapsed_us = (monotonic_ns() - began) // 1_000
+            fit = surroundings.restore()
             write_all(reports, _packed(ticket, elapsed_us, report))
+            if not fit:
+                return  # the worker gives the calls that are left to another child
 
 
 def _packed(ticket: int, elapsed_us: int, report: Report) -> bytes:
@@ -100,9 +110,10 @@ def _run(run: RunCall, call: Call) -> Report:
         with _memory_limit(call.memory_limit):
             return Context().run(run, call)
     except BaseException as error:  # `run` must not raise; the process outlives one that does
-        no_memory = isinstance(error, MemoryError) and call.memory_limit is not None
+        # Not `isinstance`: that asks the exception itself, which can raise.
+        no_memory = issubclass(type(error), MemoryError) and call.memory_limit is not None
         ending = Ending.OUT_OF_MEMORY if no_memory else Ending.RAISED
-        message = f"The run function itself raised: {error!r:.500}"
+        message = f"The run function itself raised: {repr_of(error):.500}"
         return Report(call.run, ending, error=ErrorInfo(type(error).__qualname__, message))
 
 
@@ -110,10 +121,14 @@ def _run(run: RunCall, call: Call) -> Report:
 
 
 class _Surroundings:
-    """Working directory, environment, import path, signal handlers and alarms as they were."""
+    """What a job can change of its process for those after it, as it was at the start.
+
+    Not all of it: what modules hold (the random seed, logging, functions that were patched), what a job
+    left running or open, and resource limits stay until the process is replaced.
+    """
 
     def __init__(self) -> None:
-        self._folder = os.getcwd()  # noqa: PTH109 - compared after each job, as cheaply as can be
+        self._environ = os.environ
         self._environment = dict(os.environ)
         # The bytes behind it: to compare those takes 1 µs, the mapping itself 30.
         self._raw: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
@@ -125,11 +140,20 @@ class _Surroundings:
             if number <= _LAST_CLASSIC_SIGNAL and number not in (signal.SIGKILL, signal.SIGSTOP)
         ]
         self._handlers = list(map(_signal.getsignal, self._signals))
+        self._umask = os.umask(0o77)
+        os.umask(self._umask)
+        self._settings = _settings()
+        self._standard = select.poll()
+        for descriptor in (0, 1, 2):
+            self._standard.register(descriptor, 0)
 
-    def restore(self) -> None:
-        """Put back what the job changed."""
-        if self._moved():
-            os.chdir(self._folder)
+    def restore(self) -> bool:
+        """Put back what the job changed; False when that cannot be done, and the process must end."""
+        if _settings() != self._settings:
+            for put, value in zip(_PUTTERS, self._settings, strict=True):
+                put(value)
+        os.umask(self._umask)
+        os.environ = self._environ  # noqa: B003 - the mapping that was there before
         if self._raw != self._raw_before:
             os.environ.clear()
             os.environ.update(self._environment)
@@ -140,12 +164,56 @@ class _Surroundings:
             for number, handler in zip(self._signals, self._handlers, strict=True):
                 if handler is not None:  # one that C code had set
                     signal.signal(number, handler)
+        return not self._lost_a_stream()
 
-    def _moved(self) -> bool:
-        try:
-            return os.getcwd() != self._folder  # noqa: PTH109
-        except OSError:  # the job removed the folder that it had moved to
+    def _lost_a_stream(self) -> bool:
+        """Whether input, output or errors were closed: whoever prints next would fail for it."""
+        output, errors = sys.stdout, sys.stderr
+        if (output is not None and output.closed) or (errors is not None and errors.closed):
             return True
+        told = self._standard.poll(0)  # also of a pipe that nobody reads any more
+        return bool(told) and any(what & select.POLLNVAL for _, what in told)
+
+
+def _settings() -> tuple[Any, ...]:
+    """What is compared after each job, all at once because that is the cheapest way."""
+    try:
+        folder = os.getcwd()  # noqa: PTH109
+    except OSError:  # the job removed the folder that it had moved to
+        folder = ""
+    return (
+        folder,
+        sys.stdin,
+        sys.stdout,
+        sys.stderr,
+        sys.excepthook,
+        sys.unraisablehook,
+        threading.excepthook,
+        sys.gettrace(),
+        sys.getprofile(),
+        sys.getrecursionlimit(),
+        gc.isenabled(),
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, ()),
+        _locale.setlocale(_locale.LC_ALL),
+    )
+
+
+#: How each of them is put back, in the same order.
+_PUTTERS: tuple[Callable[[Any], object], ...] = (
+    os.chdir,
+    partial(setattr, sys, "stdin"),
+    partial(setattr, sys, "stdout"),
+    partial(setattr, sys, "stderr"),
+    partial(setattr, sys, "excepthook"),
+    partial(setattr, sys, "unraisablehook"),
+    partial(setattr, threading, "excepthook"),
+    sys.settrace,
+    sys.setprofile,
+    sys.setrecursionlimit,
+    lambda on: (gc.enable if on else gc.disable)(),
+    partial(_signal.pthread_sigmask, _signal.SIG_SETMASK),
+    partial(_locale.setlocale, _locale.LC_ALL),
+)
 
 
 @contextmanager
@@ -206,6 +274,18 @@ def _flush_each_line() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
+
+
+def _end() -> None:
+    """Let the interpreter end the process, unless a job left a thread for which it would wait."""
+    left = [each for each in threading.enumerate() if not each.daemon]
+    if left == [threading.main_thread()]:
+        return
+    with suppress(Exception):
+        atexit._run_exitfuncs()  # noqa: SLF001 - what the interpreter would do next
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(0)
 
 
 def _prefer_for_oom() -> None:
