@@ -161,7 +161,7 @@ class SqliteStorage(Storage):
     def _carry_delays_over(self) -> None:
         """Delays are kept on the monotonic clock, which begins anew when the machine does."""
         boot = boot_name(self._clock)
-        if self._read(lambda tx: tx.value("SELECT value FROM meta WHERE key = 'boot'")) == boot:
+        if self._read(lambda tx: tx.one("SELECT value FROM meta WHERE key = 'boot'")) == (boot,):
             return
         try:
             self._write(lambda tx: rebase(tx.connection, boot, tx.wall, tx.mono))
@@ -226,8 +226,8 @@ class SqliteStorage(Storage):
             mended, _ = database.alone(damage.mend, self._times, self._timeout)
             if not mended:
                 raise
-            logger.error(
-                "%s: %d rows hold what no gigq wrote, and were set aside; gigq db check, or a backup",
+            logger.warning(
+                "%s: %d rows hold what no gigq wrote, and were set aside; see gigq list --status failed",
                 self.url,
                 mended,
             )
@@ -340,7 +340,7 @@ class SqliteStorage(Storage):
     def retention(self) -> Mapping[JobStatus, int]:
         return self._read(
             lambda tx: retention_from_json(
-                tx.value("SELECT value FROM meta WHERE key = 'retention'")
+                *(tx.one("SELECT value FROM meta WHERE key = 'retention'") or ("{}",))
             )
         )
 

@@ -290,7 +290,7 @@ def mend(tx: Tx) -> int:
             failed.append(BadEnd(seq, columns["id"], columns["name"], status))
     for table, condition, cure in _REST:
         mended += tx.run(cure.format(where=f"WHERE {condition}", table=table)).rowcount
-    mended += tx.run(_META).rowcount
+    mended += tx.run(_META).rowcount + _renumber(tx)
     if mended:
         _recount(tx)
         spread(tx, failed)
@@ -333,6 +333,30 @@ def _free_id(tx: Tx, seq: int, job_id: str) -> str:
     raw = job_id.encode("utf-8", "surrogatepass")
     taken = tx.one("SELECT 1 FROM job WHERE id = CAST(? AS TEXT) AND seq <> ?", [raw, seq])
     return f"{job_id}-{seq}" if taken else job_id
+
+
+def has_used_up_keys(tx: Tx) -> bool:
+    """Whether a session has the last key that there is, so that none can follow."""
+    used = tx.one(
+        "SELECT max(seq), (SELECT max(key) FROM session) FROM sqlite_sequence WHERE name = 'session'"
+    )
+    return any(isinstance(key, int) and key >= _MOST for key in used)
+
+
+def _renumber(tx: Tx) -> int:
+    """Give sessions whose keys no gigq ever reached other ones, below all that can follow."""
+    found = tx.run(f"SELECT key FROM session WHERE key >= {_MOST}").fetchall()
+    for (key,) in found:
+        free = tx.value("SELECT min(0, min(key)) - 1 FROM session")
+        tx.run("UPDATE session SET key = ? WHERE key = ?", [free, key])
+        tx.run("UPDATE job SET session = ? WHERE session = ?", [free, key])
+    if has_used_up_keys(tx) or found:
+        tx.run(
+            "UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(key), 0) FROM session) "
+            "WHERE name = 'session'"
+        )
+        return len(found) + 1
+    return len(found)
 
 
 def _recount(tx: Tx) -> None:

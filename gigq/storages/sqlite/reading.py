@@ -31,7 +31,6 @@ from gigq.storages.sqlite.schema import (
     PARAMS_SIZE,
     PHASE,
     POLICY_OF,
-    PULSE,
     RUN_STATUS,
     STATUS,
     State,
@@ -401,7 +400,7 @@ def counts(tx: Tx) -> Mapping[str, Mapping[JobStatus, int]]:
     """From the table of counts; see `Tx.move`."""
     answer: dict[str, dict[JobStatus, int]] = {}
     for queue, status, number in tx.run("SELECT queue, status, n FROM counts WHERE n <> 0"):
-        if status != PULSE and status in COUNTED_OF:
+        if status in COUNTED_OF and isinstance(number, int):
             answer.setdefault(queue, {})[COUNTED_OF[status]] = number
     return answer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sqlite3
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from gigq.contracts.storage import (
     Takes,
     WorkerInfo,
 )
+from gigq.storages.sqlite import damage
 from gigq.storages.sqlite.outcomes import Change, RunRow, give_back, hand_over, lose, owned_rows
 from gigq.storages.sqlite.schema import STATUS
 
@@ -28,10 +30,15 @@ if TYPE_CHECKING:
 def join(tx: Tx, worker: WorkerInfo) -> Session:
     """Begin a session; its id is random, its key never used before."""
     session_id = secrets.token_hex(16)
-    key = tx.run(
-        "INSERT INTO session(id, worker, joined, seen) VALUES (?, ?, ?, ?)",
-        [session_id, json.dumps(asdict(worker)), tx.wall, tx.wall],
-    ).lastrowid
+    try:
+        key = tx.run(
+            "INSERT INTO session(id, worker, joined, seen) VALUES (?, ?, ?, ?)",
+            [session_id, json.dumps(asdict(worker)), tx.wall, tx.wall],
+        ).lastrowid
+    except sqlite3.OperationalError as error:
+        if damage.has_used_up_keys(tx):
+            raise damage.Damaged from error
+        raise
     return Session(session_id, worker, key or 0)
 
 
@@ -87,9 +94,19 @@ def sessions(tx: Tx) -> list[SessionRecord]:
         """
     ).fetchall()
     return [
-        SessionRecord(Session(row[1], _worker(row[2]), row[0]), row[3], row[4], row[5], row[6])
+        SessionRecord(
+            Session(str(row[1]), _worker(row[2]), row[0]),
+            joined_us=_number(row[3]),
+            seen_us=_number(row[4]),
+            beat=_number(row[5]),
+            running=row[6],
+        )
         for row in found
     ]
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _worker(text: str) -> WorkerInfo:
