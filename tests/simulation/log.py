@@ -14,8 +14,8 @@ not have happened, at that instant; `began_us` is when the call began:
   stored); `existing`, pairs `[id, id that is there instead]` of jobs that a unique key turned away;
   `repeat`, whether it is the same submit again after no answer (the ids are the same). A submit that was
   repeated has an entry for each try. `earliest_us` is the instant before which the job must not begin
-  because of a delay, or null; `expires` whether it may be cancelled by time; `accepted` is false when no
-  worker takes its serializer, function or queue.
+  because of a delay, or null; `expires` whether it may be cancelled by time; `dated` whether it waits for a date; `accepted` is
+  false when no worker takes its serializer, function or queue.
 - `cancel` (`ids`, `running`, `answer`: list of bool), `requeue` (`ids`, `answer`: list of bool or
   `"refused"`), `clear` (`where`: `{statuses}`, `answer`: `{removed, kept}`), `pause`, `resume` (`queue`,
   `answer`: `"ok"`), `restore` (`ids`, `answer`: how many were new).
@@ -26,13 +26,16 @@ not have happened, at that instant; `began_us` is when the call began:
 
 What reached a worker:
 
-- `joined`: `session`, `host`, `executor` (`"thread"` or `"process"`), `lease_us`, `slots`.
+- `joined`: `session`, `host`, `executor` (`"thread"` or `"process"`), `lease_us`, `slots`,
+  `queues` (those that it takes, empty for all).
 - `claimed`: `session`, `jobs`: `[[id, run, attempt, ahead], ...]` in the order handed out; `again` true
-  when the turn named what it was holding, so that runs claimed unheard may come once more; `paused`: the
-  queues that were paused at that instant; `queues`: those that the worker takes, empty for all.
-- `recorded`: `session`, `jobs`: `[[id, run, what], ...]` outcomes that a turn acknowledged, `what` being
-  completed, failed, timed_out, snoozed, stopped, handed_back or ended; `stale`: `[[id, run], ...]` those
-  of them that it refused because they were no longer the session's.
+  when the turn named what it was holding, so that runs claimed unheard may come once more; `reached`
+  false when the answer was lost or the worker died before it: then the storage took the jobs, and nobody
+  heard of it. (Also true where the worker died before it did anything with the answer.)
+- `recorded`: `session`, `jobs`: `[[id, run, what, delay_us], ...]` outcomes that a turn acknowledged, `what`
+  being completed, failed, timed_out, snoozed, stopped, handed_back or ended, `delay_us` how long the job
+  is not to be tried again, if it is; `stale`: `[[id, run], ...]` those
+  of them that it refused because they were no longer the session's; `reached` as for `claimed`.
 - `session_lost`, `left`: `session`.
 
 What user code did, said by the simulated executor itself:
