@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -49,6 +51,20 @@ def folder_for_all() -> Iterator[Path]:
         finally:
             for each in (place, *(path for path in place.rglob("*") if path.is_dir())):
                 each.chmod(0o755)
+
+
+def aside(work: Callable[..., T], *args: object) -> Future[T]:
+    """Call it in a thread that nobody waits for: one that never ends holds up its own answer alone."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(work(*args))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answer
 
 
 def eventually(ask: Callable[[], T], timeout: float = 10.0, every: float = 0.01) -> T:

@@ -58,6 +58,15 @@ def pid():
     return os.getpid()
 
 
+def ends(path, name, seconds=0, status=None):
+    """Write its name down, wait, and end the process where a status is given."""
+    with Path(path).open("a") as file:
+        file.write(name + "\n")
+    time.sleep(seconds)
+    if status is not None:
+        os._exit(status)
+
+
 def thread_name():
     return threading.current_thread().name
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from gigq import plugins
+from gigq.conformance.executor import make_call
 from gigq.contracts.executor import Call, Ending, StopReason
 from gigq.contracts.serializer import Payload
 from gigq.contracts.storage import Run
@@ -318,6 +319,47 @@ class TestASmallChunk:
             trial.result(call)
 
         assert {child.last_chunk for child in trial.executor._children} == {1}
+
+    @pytest.fixture
+    def send(self, make_trial, tmp_path):
+        """Sends calls of one function, known as short, at once; what ran is in `tmp_path / "log"`."""
+        trial = make_trial()
+        for call in [trial.call("ends", path=str(tmp_path / "warm"), name="w") for _ in range(180)]:
+            trial.result(call)
+
+        def send(*params):
+            path = str(tmp_path / "log")
+            calls = [
+                make_call(f"call-{n}", "ends", {"path": path, "name": str(n)} | each)
+                for n, each in enumerate(params)
+            ]
+            trial.submit(*calls)
+            return trial, calls
+
+        return send
+
+    def test_that_was_taken_back_never_runs(self, send, tmp_path):
+        """Not even when the call before them has ended by itself."""
+        trial, (long, *behind) = send({"seconds": 0.5}, *[{}] * 40)
+        trial.starts(long)
+
+        taken = trial.executor.withdraw([call.run for call in behind])
+
+        assert len(taken) == 40
+        assert trial.result(long).ending is Ending.COMPLETED
+        trial.result(trial.call("pid"))
+        assert (tmp_path / "log").read_text() == "0\n"
+
+    def test_that_a_death_ends_costs_the_one_that_ran(self, send, tmp_path):
+        """Calls of one function travel together; those behind the one that died run elsewhere, once."""
+        trial, sent = send(*[{}] * 20, {"status": 3}, *[{}] * 39)
+
+        endings = [trial.result(call).ending for call in sent]
+
+        assert endings.index(Ending.CRASHED) == 20
+        assert endings.count(Ending.COMPLETED) == 59
+        ran = (tmp_path / "log").read_text().split()
+        assert sorted(ran, key=int) == [str(n) for n in range(60)]
 
     def test_is_taken_back_from_behind_a_long_call(self, make_trial):
         """By `withdraw`, although it was sent already."""

@@ -32,7 +32,7 @@ from tests.integration.sqlite_kit import (
     join,
     python,
 )
-from tests.support import eventually
+from tests.support import aside, eventually
 
 
 class _HeldWriter:
@@ -139,16 +139,13 @@ class TestThreadsThatSubmitAtOnce:
         lock = storage._database._lock
         lock.acquire()
         try:
-            with ThreadPoolExecutor(4) as pool:
-                leader = pool.submit(
-                    storage._database.together, interrupt, storage._times, storage._timeout
-                )
-                gathered(storage, 1)
-                others = [pool.submit(storage.add, [job(id=f"job {n}")]) for n in range(3)]
-                gathered(storage, 4)
-                lock.release()
-                assert isinstance(leader.exception(10), KeyboardInterrupt)
-                assert [each.result(10)[0].id for each in others] == ["job 0", "job 1", "job 2"]
+            leader = aside(storage._database.together, interrupt, storage._times, storage._timeout)
+            gathered(storage, 1)
+            others = [aside(storage.add, [job(id=f"job {n}")]) for n in range(3)]
+            gathered(storage, 4)
+            lock.release()
+            assert isinstance(leader.exception(10), KeyboardInterrupt)
+            assert [each.result(10)[0].id for each in others] == ["job 0", "job 1", "job 2"]
         finally:
             lock.acquire(blocking=False)
             lock.release()

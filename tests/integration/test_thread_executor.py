@@ -171,6 +171,30 @@ class TestAThread:
             executor.close(1)
 
 
+class TestAStopAtTheVeryBeginning:
+    def test_ends_the_run_and_not_its_thread(self, trial, monkeypatch):
+        """Between a thread's taking a call and the run's start, nothing is raised in that thread."""
+        take, taken, told = ThreadExecutor.take, threading.Event(), threading.Event()
+
+        def take_slowly(executor, lane):
+            call = take(executor, lane)
+            taken.set()
+            told.wait(20)
+            return call
+
+        trial.result(trial.call("echo"))
+        monkeypatch.setattr(ThreadExecutor, "take", take_slowly)
+        trial.result(trial.call("echo"))  # the thread waits in the old one meanwhile
+        call = trial.call("blocks", seconds=60)
+        assert taken.wait(20)
+
+        trial.executor.stop(call.run, StopReason.CANCEL)
+        told.set()
+
+        assert trial.result(call).ending is Ending.STOPPED
+        assert trial.result(trial.call("echo", value=1)).ending is Ending.COMPLETED
+
+
 class TestAStopAtTheVeryEnd:
     def test_never_strikes_outside_of_the_run(self):
         """Thousands of stops, aimed at calls that are just ending: each call has one report, and no

@@ -122,6 +122,14 @@ class TestASessionOnAnotherHost:
 
         assert watching.looks(seen(a_worker()), every=1, times=6) == []
 
+    def test_is_not_killed_by_a_calendar_that_runs_fast(self):
+        """However far it gets ahead meanwhile, in steps that are no gap."""
+        watching = Watching()
+
+        for _ in range(6):
+            assert watching.look(seen(a_worker()), after=1) == []
+            watching.clock.set_wall(9)
+
     def test_is_never_asked_for_its_process(self):
         """Another host's process number means nothing here."""
         watching = Watching(ProcessState.GONE)

@@ -203,6 +203,23 @@ class ParentFailureCases(StorageCases):
         assert status(storage, "child") == [JobStatus.CANCELLED]
 
     @promise("P6")
+    def test_a_held_child_stays_held_when_its_other_parents_complete(
+        self, storage: Storage
+    ) -> None:
+        """P6: one bad parent holds it, however many good ones there are and whoever comes last."""
+        hold = {"on_parent_failure": ParentFailure.HOLD}
+        storage.add(
+            [job("good"), job("bad"), job("last"), job("child", "good", "bad", "last", **hold)]
+        )
+        bring_to(storage, "good", JobStatus.COMPLETED)
+        bring_to(storage, "bad", JobStatus.FAILED)
+        bring_to(storage, "last", JobStatus.COMPLETED)
+
+        assert one(storage, "child").phase is Phase.HELD
+        assert one(storage, "child").waiting_for == ("bad",)
+        assert Hand(storage).claim() == []
+
+    @promise("P6")
     def test_a_held_child_holds_its_own_children(self, storage: Storage) -> None:
         """P6: it has not ended."""
         hold = {"on_parent_failure": ParentFailure.HOLD}

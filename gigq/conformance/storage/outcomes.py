@@ -479,8 +479,9 @@ class StoppingCases(StorageCases):
         hand = Hand(storage)
         claim = hand.claim_one()
         hand.time_out(claim, ended=False, retry_delay=None)
-        hand.turn(Ended(claim.run))
 
+        assert hand.complete(claim).stale == (claim.run,)
+        hand.turn(Ended(claim.run))
         assert hand.complete(claim).stale == (claim.run,)
         record = one(storage, "a")
         assert (record.status, record.result) == (JobStatus.TIMEOUT, None)

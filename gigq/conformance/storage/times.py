@@ -172,8 +172,8 @@ class ExpiryCases(StorageCases):
         assert one(storage, "a").cancelled_by == "expired"
 
     def test_a_started_job_does_not_expire(self, storage: Storage, clock: ManualClock) -> None:
-        """Neither while it runs nor between its attempts."""
-        storage.add([job("a", expires_in_us=us(10))])
+        """Neither while it runs nor between its attempts, whoever expires beside it."""
+        storage.add([job("a", expires_in_us=us(10)), job("other", expires_in_us=us(10))])
         hand = Hand(storage)
         claim = hand.claim_one()
         clock.advance(11)
