@@ -198,6 +198,17 @@ class PauseCases(StorageCases):
         assert storage.paused() == frozenset()
         assert hand.claim_ids() == ["a", "c"]
 
+    def test_a_worker_whose_queues_are_all_paused_gets_nothing(self, storage: Storage) -> None:
+        """It lives on meanwhile, and gets its jobs when one of them is resumed."""
+        storage.add([job("a", queue="x"), job("b", queue="y"), job("c", queue="z")])
+        hand = Hand(storage, takes=Takes(queues=("x", "y")))
+        storage.pause("x")
+        storage.pause("y")
+
+        assert hand.claim(9) == []
+        storage.resume("y")
+        assert hand.claim_ids() == ["b"]
+
     def test_a_running_job_of_a_paused_queue_goes_on(self, storage: Storage) -> None:
         """What runs may end, and its retry stays."""
         storage.add([job("a"), job("b")])

@@ -282,7 +282,8 @@ def _condition(tx: Tx, session: Session, *, paused: bool) -> tuple[str, list[obj
     if takes.queues:
         shut = {row[0] for row in tx.run("SELECT queue FROM paused")} if paused else set()
         queues = [queue for queue in takes.queues if queue not in shut]
-        condition = f"queue IN ({_marks(len(queues))})"
+        # Nothing is in (NULL); for () there is "no query solution" that uses the index.
+        condition = f"queue IN ({_marks(len(queues)) or 'NULL'})"
         parameters += [bindable(queue) for queue in queues]
     elif paused:
         condition = f"queue IN ({_READY_QUEUES} EXCEPT SELECT queue FROM paused)"
