@@ -7,7 +7,7 @@ how what happens in which order, and wakes whoever waits. What lies behind:
 - `connection`, `gate`, `failures`: who may write when, and what goes wrong;
 - `jobs`, `reading`, `control`, `restore`: the submitter's side;
 - `claims`, `outcomes`, `branches`, `sessions`: the worker's side;
-- `wakeup`: waiting without polling hard; `maintenance`: damage, copies, room;
+- `wakeup`: waiting without polling hard; `maintenance`, `copying`: damage, room, backups;
 - `damage`: rows that no gigq wrote.
 """
 
@@ -55,6 +55,7 @@ from gigq.liveness import Watch
 from gigq.storages.sqlite import (
     claims,
     control,
+    copying,
     damage,
     jobs,
     maintenance,
@@ -505,9 +506,11 @@ class SqliteStorage(Storage):
 
     def backup(self, target: str) -> None:
         database = self._opened()
-        descriptor = maintenance.new_file(target)
-        with database.watching(self._timeout) as connection:
-            maintenance.backup(connection, target, descriptor)
+        with (
+            copying.appearing_whole(target) as part,
+            database.watching(self._timeout) as connection,
+        ):
+            copying.copy(connection, part, target)
 
     def vacuum(self) -> None:
         self._opened().maintain(maintenance.vacuum, self._timeout)

@@ -4,17 +4,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sqlite3
-from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gigq.errors import StorageUnavailable
 from gigq.storages.sqlite import damage
-from gigq.storages.sqlite.failures import copy_failed, is_of_copy
-from gigq.storages.sqlite.location import file_system, private_file, sync_folder
+from gigq.storages.sqlite.location import file_system
 from gigq.storages.sqlite.schema import COUNTED, COUNTED_OF, STATUS
 
 if TYPE_CHECKING:
@@ -98,48 +93,6 @@ def _missing_params(tx: Tx) -> Iterator[str]:
     )
     for job_id, name in rows:
         yield f"The job {name!r} ({job_id}) has lost its parameters."
-
-
-def new_file(target: str) -> int:
-    """A descriptor of a new file that only its owner can read.
-
-    Raises:
-        FileExistsError: Something is there already.
-    """
-    try:
-        return private_file(target, os.O_EXCL)
-    except FileExistsError as error:
-        raise FileExistsError(
-            error.errno,
-            "There is something already; a backup overwrites nothing. Choose a new name",
-            target,
-        ) from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise copy_failed(target, error) from error
-        raise StorageUnavailable(
-            f"The backup cannot be written to {target!r}: {error}.\n"
-            "Nothing was changed. Choose a folder that exists and that you may write to."
-        ) from error
-
-
-def backup(connection: sqlite3.Connection, target: str, descriptor: int) -> None:
-    """A consistent copy into a new file, synced with its name before it is done; no file where it
-    failed."""
-    try:
-        with closing(sqlite3.connect(target, isolation_level=None)) as copy:
-            connection.backup(copy)
-        os.fsync(descriptor)
-        # Until now a power cut could take the name, or bring back the journal of a copy half made.
-        sync_folder(Path(target).parent)
-    except BaseException as error:
-        with suppress(OSError):
-            Path(target).unlink()
-        if isinstance(error, OSError | sqlite3.Error) and is_of_copy(error):
-            raise copy_failed(target, error) from error
-        raise
-    finally:
-        os.close(descriptor)
 
 
 def vacuum(connection: sqlite3.Connection) -> None:
