@@ -72,9 +72,9 @@ class Story:
             told=told, **facts,
         )  # fmt: skip
 
-    def record(self, who: str, job: str, run=1, what="completed", stale=False) -> None:
+    def record(self, who: str, job: str, run=1, what="completed", *, stale=False, delay_us=0):
         self.note(
-            "recorded", who, session=self.session(who), jobs=[[job, run, what]],
+            "recorded", who, session=self.session(who), jobs=[[job, run, what, delay_us]],
             stale=[[job, run]] if stale else [],
         )  # fmt: skip
 
@@ -136,7 +136,7 @@ def job(id_: str, *parents: str, **changed) -> dict:
     return {
         "id": id_, "parents": list(parents), "queue": "q", "priority": 0, "max_attempts": 2,
         "on_parent_failure": "cancel", "earliest_us": None, "expires": False, "unique_key": None,
-        "accepted": True, **changed,
+        "accepted": True, "dated": False, **changed,
     }  # fmt: skip
 
 
@@ -679,8 +679,8 @@ def a_retry_comes_too_soon(story):
     story.submit(job("a"))
     story.claim("w1", ("a", 1))
     story.begin("w1", "a")
-    story.end("w1", "a", how="raised", delay_us=5 * SECOND)
-    story.record("w1", "a", what="failed")
+    story.end("w1", "a", how="raised")
+    story.record("w1", "a", what="failed", delay_us=5 * SECOND)
     story.write("w1", "a", 1, "failed", 1)
     story.run("w1", "a", 2)
 

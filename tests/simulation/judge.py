@@ -62,7 +62,8 @@ class Run:
     Attributes:
         claimed: Each time that it was handed out: again where an answer was lost.
         attempts, ahead: What each of those said: which attempt it is, and whether it is to lie ready.
-        recorded: Outcomes of it that a turn acknowledged and did not refuse, with their places.
+        recorded: Outcomes of it that a turn took and did not refuse, each with its place.
+        delays: For each of those, when it was and how long the job is not to be tried again.
     """
 
     job: str
@@ -73,6 +74,7 @@ class Run:
     began: list[tuple[int, dict]] = field(default_factory=list)
     ended: list[tuple[int, dict]] = field(default_factory=list)
     recorded: list[tuple[int, str]] = field(default_factory=list)
+    delays: list[tuple[int, int]] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"job {self.job} run {self.number}"
@@ -119,6 +121,7 @@ class Past:
         instead: Ids that a unique key turned away, and the ids that are there.
         runs: By job, then by number.
         removed: Place at which each id was seen to be gone, and the status that it had had.
+        restored: Ids that may have come back after that.
         by_kind: Places and entries of a kind, in order.
     """
 
@@ -137,6 +140,7 @@ class Past:
         self.removed: dict[str, tuple[int, str]] = {}
         self.by_kind: dict[str, list[tuple[int, dict]]] = defaultdict(list)
         self.troubles: dict[str, list[int]] = defaultdict(list)
+        self.restored: set[str] = set()
         self.told: dict[str, int] = {}
         self.takes: dict[str, list[str]] = {}
         for place, entry in enumerate(log):
@@ -160,6 +164,8 @@ class Past:
                 pass  # a calendar that jumps is to befall nobody
             case "fault" | "paused" | "resumed" | "died":
                 self.troubles[entry["who"]].append(place)
+            case "restore" if entry["answer"] != 0:
+                self.restored.update(job for job, _ in entry["ids"] if job in self.removed)
             case "told_to_stop":
                 self.told.setdefault(entry["who"], place)
 
@@ -177,9 +183,11 @@ class Past:
                 self.run(entry["job"], entry["run"]).ended.append((place, entry))
             case "recorded":
                 stale = {(job, number) for job, number in entry["stale"]}
-                for job, number, what in entry["jobs"]:
+                for job, number, what, delay_us in entry["jobs"]:
                     if (job, number) not in stale:
-                        self.run(job, number).recorded.append((place, what))
+                        run = self.run(job, number)
+                        run.recorded.append((place, what))
+                        run.delays.append((entry["at_us"], delay_us))
 
     def _take_submit(self, place: int, entry: dict) -> None:
         for number, job in enumerate(entry["jobs"]):
@@ -202,7 +210,7 @@ class Past:
 
     def is_troubled(self, who: str, first: int, last: int = NEVER) -> bool:
         """Whether the process was paused, died, or had a call go wrong between two places; or all had."""
-        for places in (self.troubles.get(who, []), self.troubles.get("", [])):
+        for places in (self.troubles.get(who, ()), self.troubles.get("world", ())):
             found = bisect_left(places, first)
             if found < len(places) and places[found] <= last:
                 return True
@@ -656,8 +664,8 @@ def parents_come_first(past: Past) -> Said:
     """P6: a job begins after its parents; a bad end goes down the branch as each job asked."""
     for job, row in past.rows.items():
         for parent in row["parents"]:
-            if parent not in past.rows:
-                continue  # cleared: it keeps nobody waiting
+            if parent not in past.rows or parent in past.restored:
+                continue  # it keeps, or kept for a while, nobody waiting: it had been cleared
             for run in past.runs[job].values():
                 if run.first_sign < NEVER:
                     yield from _claimed_after(past, run, past.rows[parent], row)
@@ -704,12 +712,22 @@ def _may_have_ended_badly(past: Past, job: dict, place: int) -> bool:
 
 
 def _results_are_the_parents(past: Past, run: Run) -> Said:
-    """A job is given what its completed parents' recorded runs returned."""
+    """A job is given what its parents returned that had completed when it was claimed."""
     for _, entry in run.began:
         for parent, value in entry.get("parents") or ():
             row = past.rows.get(parent)
-            if row is not None and row["status"] == "completed" and value != row["result"]:
+            if row is None or not _had_completed(past, parent, run.first_sign):
+                continue
+            if value != row["result"]:
                 yield f"P6: {run} was given {value!r} of its parent {parent}, not {row['result']!r}"
+
+
+def _had_completed(past: Past, job: str, place: int) -> bool:
+    """Whether a job's completion was recorded before a place."""
+    return any(
+        execution["status"] == "completed" and past.run(job, number).completed_at < place
+        for number, execution in past.written[job].items()
+    )
 
 
 def _branch_agrees(child: dict, parent: dict) -> Said:
@@ -749,7 +767,8 @@ def order_is_kept(past: Past) -> Said:
     """P7: priority first, then submission, among what was surely ready; nothing before its time."""
     for run in past.all_runs():
         earliest = past.jobs.get(run.job, {}).get("earliest_us")
-        if earliest is not None and run.began and run.began[0][1]["at_us"] < earliest:
+        early = earliest is not None and run.began and run.began[0][1]["at_us"] < earliest
+        if early and not past.requeues_of_line(run.job):  # a requeue clears the delay
             early_s = (earliest - run.began[0][1]["at_us"]) / 1_000_000
             yield f"P7: {run} began {early_s:.3f} s before its time"
     for job, runs in past.runs.items():
@@ -763,16 +782,19 @@ def order_is_kept(past: Past) -> Said:
 def _delays_are_kept(past: Past, job: str, runs: dict[int, Run]) -> Said:
     """What asked to come back after a while, or is tried again after a delay, is left alone so long.
 
-    A delay begins when the outcome is recorded, which is after the end. A requeue clears it.
+    From the moment at which that was recorded, by the clock that no calendar changes, until the next
+    claim. A requeue clears it.
     """
     for run in runs.values():
-        delay_us = run.ended[0][1].get("delay_us") if run.ended else None
-        if not delay_us or past.status_of(run) not in ("failed", "timeout", "snoozed"):
+        at_us, delay_us = run.delays[0] if run.delays else (0, 0)
+        later = [
+            each.claimed[0][1]["at_us"]
+            for each in runs.values()
+            if each.number > run.number and each.claimed
+        ]
+        if not delay_us or not later or past.requeues_of_line(job, run.recorded[0][0]):
             continue
-        later = [each for each in runs.values() if each.number > run.number and each.began]
-        if not later or past.requeues_of_line(job):
-            continue
-        waited_us = min(each.began[0][1]["at_us"] for each in later) - run.ended[0][1]["at_us"]
+        waited_us = min(later) - at_us
         if waited_us < delay_us:
             yield f"P7: job {job} was tried again {waited_us} µs after run {run.number}, not {delay_us}"
 
@@ -781,16 +803,12 @@ def _free_between(past: Past, job: str) -> tuple[str, int, int] | None:
     """Between which places a job surely lay ready and unclaimed; None where that is not known.
 
     From the acknowledged submit, or the recorded completion of its last parent, until its first claim.
-    Only run 1 of jobs without delay or expiry: of others the log does not know when they are due.
+    Only run 1 of jobs without delay, expiry or requeue: of others the log does not know when they are due.
     """
     spec = past.jobs[job]
     first = past.runs.get(job, {}).get(1)
-    if (
-        first is None
-        or not past.is_ranked(job)
-        or spec["earliest_us"] is not None
-        or spec["expires"]
-    ):
+    waits = spec["earliest_us"] is not None or spec["expires"] or spec["dated"]
+    if first is None or waits or not past.is_ranked(job) or past.requeues_of_line(job):
         return None
     since = past.stored_at[job]
     for parent in past.parents_of(job):
