@@ -194,7 +194,8 @@ class Process:
         self.end("died")
         if getcurrent() is self.greenlet:
             raise Dead
-        self.greenlet.throw(Dead)
+        if self.greenlet:  # it has begun
+            self.greenlet.throw(Dead)
 
 
 class Inbox:

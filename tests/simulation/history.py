@@ -207,7 +207,9 @@ class History:
     def _apart(self, storage) -> None:
         """Let the next one who opens the file have connections of its own, as other processes do."""
         if self.kind == "sqlite":
-            sqlite_connection._OPEN.pop((storage.location.real, storage.location.durability), None)
+            opened = sqlite_connection._OPEN
+            for key in [key for key in opened if key[0] == storage.location.real]:
+                del opened[key]
 
     def _connect(self, process: Process) -> Wire:
         storage = self._make()

@@ -13,7 +13,18 @@ from pathlib import Path
 
 import gigq
 from gigq.contracts import storage as contract
-from gigq.contracts.storage import EVERYTHING, NOTHING, Storage
+from gigq.contracts.storage import (
+    EVERYTHING,
+    NOTHING,
+    Completed,
+    Ended,
+    Failed,
+    HandedBack,
+    Snoozed,
+    Stopped,
+    Storage,
+    TimedOut,
+)
 from gigq.errors import (
     GigqError,
     SessionLost,
@@ -406,15 +417,16 @@ class Wire(Storage):
 
 
 _TOLD = {
-    "Completed": "completed", "Failed": "failed", "TimedOut": "timed_out", "Snoozed": "snoozed",
-    "Stopped": "stopped", "HandedBack": "handed_back", "Ended": "ended",
+    Completed: "completed", Failed: "failed", TimedOut: "timed_out", Snoozed: "snoozed",
+    Stopped: "stopped", HandedBack: "handed_back", Ended: "ended",
 }  # fmt: skip
 
 
 def _told(outcome) -> tuple[str, int]:
-    """What it is, and after how long the job may be tried again."""
-    delay_us = getattr(outcome, "delay_us", None) or getattr(outcome, "retry_delay_us", None) or 0
-    return _TOLD[type(outcome).__name__], delay_us
+    """What it says, and how long the job is not to be tried again."""
+    if isinstance(outcome, Snoozed):
+        return "snoozed", outcome.delay_us
+    return _TOLD[type(outcome)], getattr(outcome, "retry_delay_us", 0) or 0
 
 
 def _until_line(line: int, work):
