@@ -68,11 +68,11 @@ class ProcessState(StrEnum):
     @property
     def is_over(self) -> bool:
         """Whether it will never do anything again."""
-        return self in _OVER
+        return self in OVER
 
 
 #: What is said of a process that is over.
-_OVER = {
+OVER = {
     ProcessState.GONE: "its process is gone: there is none of its number",
     ProcessState.ZOMBIE: "its process is gone: it ended, and its parent has not collected it",
     ProcessState.REUSED: "its process is gone: its number belongs to another one, started later",
@@ -231,7 +231,7 @@ class Watch:
             return Cause.SILENT, _over(still, worker.lease_us, how)
         state = self._probe(worker)
         if state.is_over:
-            return Cause.GONE, _OVER[state]
+            return Cause.GONE, OVER[state]
         if state is not ProcessState.STOPPED:
             still.stopped_since_us = None
             how = (

@@ -100,3 +100,12 @@ def duration(duration_us: int) -> str:
             count = seconds / size
             return f"{count:.3g} {unit}" if abs(count) < 1_000 else f"{count:,.0f} {unit}"  # noqa: PLR2004
     return f"{seconds:.3g} s"
+
+
+def size(count: float) -> str:
+    """Bytes for people: `512 B`, `3.4 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:  # noqa: PLR2004 - the step between these units
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -96,12 +96,17 @@ class Shell:
             yield queue
 
     @contextmanager
-    def storage(self) -> Iterator[Storage]:
-        """The storage itself, open, for what a queue has no word for."""
+    def storage(self, *, only_looks: bool = False) -> Iterator[Storage]:
+        """The storage itself, open, for what a queue has no word for.
+
+        Args:
+            only_looks: Change nothing in it, not even by opening it.
+        """
         from gigq.plugins import storage
 
         self.log(logging.WARNING)
         opened = storage(self.target.value)
+        opened.only_looks = only_looks
         _refuse_private(opened)
         opened.open()
         try:

@@ -24,9 +24,9 @@ from gigq.cli import demo_jobs
 from gigq.cli.command import Shell, command, pass_shell
 from gigq.cli.demo_crew import SLOTS, Member, crew
 from gigq.cli.exits import DONE, FAILED, NOT_FOUND, TERMINATED, CommandFailed
-from gigq.cli.output import Output, Progress, many, size
+from gigq.cli.output import Output, Progress, many
 from gigq.contracts.storage import ExecutionStatus, JobFilter, JobStatus
-from gigq.text import printable
+from gigq.text import printable, size
 
 if TYPE_CHECKING:
     from gigq.queue import JobQueue

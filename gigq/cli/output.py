@@ -336,15 +336,6 @@ def many(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def size(count: float) -> str:
-    """Bytes for people: `512 B`, `3.4 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:  # noqa: PLR2004 - the step between these units
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def _drawn(rows: Sequence[Sequence[str]], *, unicode: bool) -> str:
     """A boxed table, the first row being its head, as wide as it must be."""
     widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]

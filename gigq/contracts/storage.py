@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from typing import Any, ClassVar, NewType, Self
 
 from gigq.clock import SYSTEM_CLOCK, Clock
+from gigq.contracts.findings import Finding, Repair
 from gigq.contracts.serializer import Payload
 from gigq.errors import DependencyCycle, UnknownDependency, Unsupported
 
@@ -757,7 +758,8 @@ class Storage(ABC):
     """Where jobs are kept.
 
     Made by `from_url`, then `initialize` (once, by anybody) and `open`. After `close` it can be opened
-    again. Until `open` returned, only `initialize`, `version` and `close` may be called.
+    again. Until `open` returned, only `initialize`, `version`, `examine`, `repair` and `close` may be
+    called.
 
     Errors of every method: `StorageUnavailable` and its subclasses when it does not answer now,
     `StorageCorrupt` and `StorageReplaced` when it is no longer what it was.
@@ -769,6 +771,9 @@ class Storage(ABC):
     url: str
     #: Seconds that one call may wait for a lock or a connection before it raises; a worker lowers it.
     call_timeout: float = 30.0
+    #: Set before `open` by whoever will only look: opening and closing then change nothing either.
+    #: What would change something may be refused with `StorageReadOnly`.
+    only_looks: bool = False
     #: Schemes whose URLs `from_url` takes, for messages.
     schemes: ClassVar[tuple[str, ...]] = ()
 
@@ -1065,6 +1070,22 @@ class Storage(ABC):
 
     def check(self) -> list[str]:
         """Look for damage; one sentence per finding, none when all is well."""
+        return []
+
+    def examine(self, *, deep: bool = False) -> list[Finding]:
+        """Look for what is wrong with the place where the jobs are: what `gigq doctor` cannot see
+        through the other methods, such as permissions, room, versions, counters. Changes nothing.
+
+        It takes a few seconds at most whatever is stored; with `deep` it looks at all there is, as
+        `check` does. Before `open`, which may be what fails, it tells what can be seen from outside,
+        and is never asked for more.
+        """
+        cure = "Restore a backup; save what can be read with: gigq export"
+        return [Finding("damage", damage, cure) for damage in self.check()] if deep else []
+
+    def repair(self) -> list[Repair]:
+        """Do what is safe about everything that `examine` calls fixable, and say what was done. No job
+        changes its meaning. Before `open`, only what can be done from outside."""
         return []
 
     def backup(self, target: str) -> None:  # noqa: ARG002 - for those that can

@@ -14,11 +14,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from gigq.cli import doctor
 from gigq.cli.config import without_secret
 from gigq.cli.output import jsonable
 from gigq.cli.root import SECTIONS, Root, gigq
-from gigq.contracts.storage import JobStatus, Session, SessionRecord, Takes, Version, WorkerInfo
+from gigq.contracts.storage import JobStatus, Version
 from gigq.job import Job
 from gigq.queue import JobQueue
 from gigq.storages.sqlite import SqliteStorage
@@ -762,111 +761,6 @@ class TestDb:
 
         assert "nothing to do" in cli("db", "migrate").stdout
         assert cli.json("db", "migrate", "--dry-run")["needed"] is False
-
-
-class TestDoctor:
-    def test_finds_nothing_wrong_with_a_healthy_queue(self, cli):
-        cli.submit("echo")
-        work()
-
-        document = cli.json("doctor", "--deep")
-
-        assert document["ok"]
-        assert "capabilities" in document["facts"]
-        assert "Nothing is wrong." in cli("doctor").stdout
-
-    def test_notices_jobs_without_a_worker(self, cli):
-        cli.submit("echo")
-
-        assert "no worker lives" in cli("doctor", code=1).stdout
-
-    def test_notices_functions_that_are_gone(self, cli, in_tmp_path, monkeypatch):
-        (in_tmp_path / "gone_soon.py").write_text("def f():\n    pass\n")
-        cli("submit", "gone_soon:f")
-        (in_tmp_path / "gone_soon.py").unlink()
-        monkeypatch.delitem(sys.modules, "gone_soon")
-
-        out = cli("doctor", code=1).stdout
-
-        assert "1 job of a function that is not found here: gone_soon:f" in out
-
-    def test_survives_modules_that_exit(self, cli, in_tmp_path, monkeypatch):
-        (in_tmp_path / "exits_later.py").write_text("def f():\n    pass\n")
-        cli("submit", "exits_later:f")
-        (in_tmp_path / "exits_later.py").write_text("print('noise')\nraise SystemExit(0)\n")
-        monkeypatch.delitem(sys.modules, "exits_later")
-
-        document = cli.json("doctor", code=1)
-
-        assert any("sys.exit()" in each["what"] for each in document["findings"])
-
-    def test_notices_what_is_held_and_paused(self, cli):
-        parent = cli.submit("fail", "--max-attempts", "1")
-        cli.submit("echo", "--depends-on", parent, "--on-parent-failure", "hold")
-        cli.submit("echo", "--queue", "p")
-        cli("pause", "p")
-        work()
-
-        found = [each["what"] for each in cli.json("doctor")["findings"]]
-
-        assert any("1 job held" in what for what in found)
-        assert any("Queue p is paused; waiting: 1 job." in what for what in found)
-
-    def test_of_nothing_says_so(self, cli):
-        assert "nowhere.db" in cli("--db", "nowhere.db", "doctor", code=1).stdout
-
-
-class TestDoctorsExaminations:
-    """Each on plain data: what is wrong is said, what is right is not."""
-
-    NOW = 1_800_000_000_000_000
-
-    def session(self, seen_us, **takes):
-        worker = WorkerInfo("w", lease_us=30_000_000, takes=Takes(**takes), host="h", pid=7)
-        return SessionRecord(Session("s", worker), joined_us=0, seen_us=seen_us, beat=1, running=2)
-
-    def ready(self, cli):
-        cli.submit("echo", "--queue", "q")
-        with JobQueue("gigq.db") as queue:
-            return queue.storage.find().jobs
-
-    def test_a_worker_is_silent_after_its_lease(self):
-        fresh, silent = self.session(self.NOW - 29_000_000), self.session(self.NOW - 31_000_000)
-
-        assert list(doctor.workers([fresh], self.NOW)) == []
-        (finding,) = doctor.workers([silent], self.NOW)
-        assert finding.problem
-        assert "Worker w (process 7 on h) was last seen 31 s ago and holds 2 jobs." in finding.what
-
-    def test_a_clock_is_wrong_when_something_comes_from_the_future(self):
-        assert list(doctor.clock([], [self.session(self.NOW + 1_000_000)], self.NOW)) == []
-        (finding,) = doctor.clock([], [self.session(self.NOW + 3_600_000_000)], self.NOW)
-        assert "60 min ahead" in finding.what
-
-    def test_jobs_that_no_living_worker_takes(self, cli):
-        jobs = self.ready(cli)
-
-        assert list(doctor.waiting(jobs, [self.session(0, queues=("q",))], frozenset())) == []
-        (finding,) = doctor.waiting(jobs, [self.session(0, queues=("other",))], frozenset())
-        assert "1 job ready that no living worker takes" in finding.what
-
-    @pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX")
-    def test_a_file_that_everybody_may_write(self, cli, in_tmp_path):
-        cli.submit("echo")
-        (in_tmp_path / "gigq.db").chmod(0o666)
-
-        (finding,) = doctor.place({"path": str(in_tmp_path / "gigq.db")})
-
-        assert "can be written by everybody" in finding.what
-        assert "chmod o-w" in finding.cure
-
-    def test_a_disk_that_is_nearly_full(self, cli, in_tmp_path, monkeypatch):
-        cli.submit("echo")
-        monkeypatch.setattr(doctor, "_LEAST_FREE", 10**30)
-
-        (finding,) = doctor.place({"path": str(in_tmp_path / "gigq.db")})
-
-        assert "are free in" in finding.what
 
 
 class TestCompletion:

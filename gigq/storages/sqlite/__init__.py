@@ -8,7 +8,7 @@ how what happens in which order, and wakes whoever waits. What lies behind:
 - `jobs`, `reading`, `control`, `restore`: the submitter's side;
 - `claims`, `outcomes`, `branches`, `sessions`: the worker's side;
 - `wakeup`: waiting without polling hard; `maintenance`, `copying`: damage, room, backups;
-- `damage`: rows that no gigq wrote.
+- `surroundings`, `examination`: what is wrong around the file, and in it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import os
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from gigq.clock import SYSTEM_CLOCK, Clock
+from gigq.contracts.findings import Finding, Repair
 from gigq.contracts.storage import (
     EVERYTHING,
     MAX_IDS,
@@ -57,6 +59,7 @@ from gigq.storages.sqlite import (
     control,
     copying,
     damage,
+    examination,
     jobs,
     maintenance,
     moments,
@@ -65,6 +68,7 @@ from gigq.storages.sqlite import (
     reading,
     restore,
     sessions,
+    surroundings,
     wakeup,
 )
 from gigq.storages.sqlite.connection import Database, Tx, acquire, closed, release
@@ -86,6 +90,8 @@ T = TypeVar("T")
 MAX_RESULT = 900_000_000
 #: Steps of `clear` that one `recover` takes for the retention.
 _RETENTION_STEPS = 4
+#: Seconds that `repair` waits for readers of the log to be through.
+_FOLDING = 5.0
 #: Jobs that `export` reads at once.
 _EXPORTED = 50
 
@@ -133,6 +139,14 @@ class SqliteStorage(Storage):
     def initialize(self) -> None:
         opening.initialize(self.location, self._timeout)
 
+    @property
+    def only_looks(self) -> bool:
+        return self.location.only_looks
+
+    @only_looks.setter
+    def only_looks(self, only_looks: bool) -> None:
+        self.location = replace(self.location, only_looks=only_looks)
+
     def open(self) -> None:
         if self._database is not None:
             return
@@ -163,6 +177,8 @@ class SqliteStorage(Storage):
         """Delays are kept on the monotonic clock, which begins anew when the machine does."""
         boot = boot_name(self._clock)
         if self._read(lambda tx: tx.one("SELECT value FROM meta WHERE key = 'boot'")) == (boot,):
+            return
+        if self.only_looks:
             return
         try:
             self._write(lambda tx: rebase(tx.connection, boot, tx.wall, tx.mono))
@@ -503,6 +519,22 @@ class SqliteStorage(Storage):
 
     def check(self) -> list[str]:
         return self._read(maintenance.check)
+
+    def examine(self, *, deep: bool = False) -> list[Finding]:
+        found = list(surroundings.examine(self.location))
+        if self._database is not None:
+            found += self._read(lambda tx: list(examination.examine(tx, deep=deep)))
+        return found
+
+    def repair(self) -> list[Repair]:
+        done = list(surroundings.repair(self.location))
+        if self._database is not None:
+            done += self._write(lambda tx: list(examination.repair(tx)))
+            done += self._opened().maintain(
+                lambda connection: list(surroundings.fold_log(connection, self.location)),
+                min(self._timeout, _FOLDING),
+            )
+        return done
 
     def backup(self, target: str) -> None:
         database = self._opened()

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from gigq.contracts.storage import JobStatus
-from gigq.errors import QueueClosed
+from gigq.errors import QueueClosed, StorageReadOnly
 from gigq.storages.sqlite.failures import busy, no_log, spoils, translate, translated
 from gigq.storages.sqlite.gate import Gate
 from gigq.storages.sqlite.location import (
@@ -32,6 +32,7 @@ from gigq.storages.sqlite.location import (
     Location,
     identity,
     refuse_replaced,
+    sync_folder,
     vanished,
 )
 from gigq.storages.sqlite.schema import COUNTED, PULSE
@@ -175,7 +176,7 @@ class Database:
         self._closed = False
         self._forgotten = False
         self._functions: set[str] = set()
-        self.waiting = folder_of(opened)
+        self.waiting = None if location.only_looks else folder_of(opened)
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -346,6 +347,10 @@ class Database:
     def _open_writer(self) -> sqlite3.Connection:
         if self._closed:
             raise closed(self.location)
+        if self.location.only_looks:
+            raise StorageReadOnly(
+                f"{self.location.url} was opened to be looked at only.\nNothing was changed."
+            )
         if self._writer is None:
             connection = connect(self.location, "rw", self._busy_timeout)
             try:
@@ -365,6 +370,9 @@ class Database:
             # Without the log a commit is not yet safe from a power cut when it returns: SQLite does not
             # sync the folder from which it removes the journal (sqlite.org/pragma.html, synchronous).
             raise no_log(self.location, mode)
+        # SQLite syncs the folder when it first syncs the log, and does not look whether that failed: the
+        # name of a log that was just made, and with it all commits, could be gone after a power cut.
+        sync_folder(Path(self.location.real).parent)
         level = "FULL" if self.location.durability == "full" else "NORMAL"
         connection.execute(f"PRAGMA synchronous = {level}")
         connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
@@ -394,7 +402,10 @@ class Database:
             self._busy_timeout = milliseconds
 
     def maintain(self, work: Callable[[sqlite3.Connection], T], timeout: float) -> T:
-        """Do something that cannot be done inside a transaction, with the writer."""
+        """Do something that cannot be done inside a transaction, with the writer.
+
+        Behind the gate: a checkpoint must not meet another's commit (`surroundings.sqlite_version`).
+        """
         with (
             self._holding(timeout),
             translated(self.location),
@@ -402,8 +413,13 @@ class Database:
         ):
             refuse_replaced(self.location, self.opened)
             connection = self._open_writer()
-            self._wait_at_most(connection, time.monotonic() + timeout)
-            return work(connection)
+            passed = self._gate.enter()
+            try:
+                self._wait_at_most(connection, time.monotonic() + timeout)
+                return work(connection)
+            finally:
+                if passed:
+                    self._gate.leave()
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -530,7 +546,10 @@ def connect_to_read(location: Location, timeout: float) -> Connection:
     """A connection that cannot write; also to a file or in a folder that may only be read."""
     milliseconds = round(timeout * 1000)
     # A reader of a write-ahead log writes its place into the shared memory, so "rw" where possible.
-    mode = "rw" if _may_write(location) else "ro"
+    # Whoever closes last folds the log in, unless it could not write: so no "rw" where that would be a
+    # change.
+    folds = location.only_looks and not _lies_still(location)
+    mode = "rw" if _may_write(location) and not folds else "ro"
     connection = connect(location, mode, milliseconds)
     try:
         connection.execute("PRAGMA query_only = ON")
@@ -573,14 +592,14 @@ def closed(location: Location) -> QueueClosed:
 
 # --- one Database per file and process ------------------------------------------------------------
 
-_OPEN: dict[tuple[str, str], Database] = {}
+_OPEN: dict[tuple[str, str, bool], Database] = {}
 _OPEN_LOCK = threading.Lock()
 _INHERITED: list[object] = []
 
 
 def acquire(location: Location) -> Database:
     """The process's `Database` of this file; whoever acquires it releases it."""
-    key = (location.real, location.durability)
+    key = (location.real, location.durability, location.only_looks)
     with _OPEN_LOCK:
         database = _OPEN.get(key)
         found = identity(location)
@@ -599,7 +618,8 @@ def release(database: Database) -> None:
         database.users -= 1
         if database.users:
             return
-        key = (database.location.real, database.location.durability)
+        place = database.location
+        key = (place.real, place.durability, place.only_looks)
         if _OPEN.get(key) is database:
             del _OPEN[key]
     database.close()

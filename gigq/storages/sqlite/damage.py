@@ -267,12 +267,17 @@ def found_in(tx: Tx) -> Iterator[str]:
         if count == _TOLD:
             yield "There are more jobs whose rows are unreadable."
             break
-        what = f"{', '.join(wrong)} of job {shown(columns['id'])} (row {seq})"
-        yield f"What {what} should hold cannot be read."
+        yield told_of(seq, columns, wrong)
     for table, condition, _ in _REST:
         (number,) = tx.one(f"SELECT count(*) FROM {table} WHERE {condition}")
         if number:
             yield f"{number} rows of the table {table} hold what no gigq wrote."
+
+
+def told_of(seq: int, columns: Mapping[str, Any], wrong: Sequence[str]) -> str:
+    """A sentence about a damaged row, as `rows` gives it."""
+    what = f"{', '.join(wrong)} of job {shown(columns['id'])} (row {seq})"
+    return f"What {what} should hold cannot be read."
 
 
 def mend(tx: Tx) -> int:
@@ -292,7 +297,7 @@ def mend(tx: Tx) -> int:
         mended += tx.run(cure.format(where=f"WHERE {condition}", table=table)).rowcount
     mended += tx.run(_META).rowcount + _renumber(tx)
     if mended:
-        _recount(tx)
+        recount(tx)
         spread(tx, failed)
         tx.pulses = True
     return mended
@@ -359,7 +364,7 @@ def _renumber(tx: Tx) -> int:
     return len(found)
 
 
-def _recount(tx: Tx) -> None:
+def recount(tx: Tx) -> None:
     """The table of counts, anew from the jobs."""
     pulse = tx.one(f"SELECT n FROM counts WHERE queue = '' AND status = {PULSE}")
     code = " ".join(f"WHEN {int(s)} THEN {COUNTED[status]}" for s, status in STATUS.items())

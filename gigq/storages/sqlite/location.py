@@ -16,7 +16,7 @@ _A_DAY = 86_400
 DURABILITIES = ("full", "normal")
 #: File systems whose locks and shared memory do not reach other hosts, by their names in /proc/mounts.
 #: A write-ahead log needs both (sqlite.org/wal.html, "Overview", disadvantage 2).
-_NETWORK = frozenset(
+NETWORK = frozenset(
     {
         "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs",
         "fuse.glusterfs", "fuse.s3fs", "fuse.rclone", "ncpfs", "lustre", "beegfs", "gpfs", "ocfs2",
@@ -33,12 +33,14 @@ class Location:
         real: Absolute and without symbolic links: the same for all who mean the same file.
         durability: `full` syncs at each commit; `normal` only at checkpoints.
         busy_timeout: Seconds that a call may wait for the lock; None for the storage's own bound.
+        only_looks: Nothing in it is changed, also not by closing it.
     """
 
     path: str
     real: str
     durability: str = "full"
     busy_timeout: float | None = None
+    only_looks: bool = False
 
     @property
     def url(self) -> str:
@@ -177,7 +179,7 @@ def refuse_network(location: Location) -> None:
         StorageUnavailable: Names the file system.
     """
     kind = file_system(location.real)
-    if kind in _NETWORK:
+    if kind in NETWORK:
         raise StorageUnavailable(
             f"{location.url} lies on a network file system ({kind}).\n"
             "SQLite's write-ahead log needs shared memory and locks that do not reach other hosts: "

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gigq.storages.sqlite import damage
 from gigq.storages.sqlite.location import file_system
 from gigq.storages.sqlite.schema import COUNTED, COUNTED_OF, STATUS
+from gigq.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,19 +23,38 @@ if TYPE_CHECKING:
 
 def check(tx: Tx) -> list[str]:
     """One sentence per finding: SQLite's own, then what our counters promise."""
-    found = [row[0] for row in tx.run("PRAGMA integrity_check")]
-    broken = [f"SQLite finds: {line}" for line in found if line != "ok"]
-    return [
-        *broken,
-        *damage.found_in(tx),
-        *_wrong_counts(tx),
-        *_wrong_blockers(tx),
-        *_wrong_owners(tx),
-        *_missing_params(tx),
-    ]
+    return [*damages(tx), *(str(each) for each in wrong_counts(tx))]
 
 
-def _wrong_counts(tx: Tx) -> Iterator[str]:
+def damages(tx: Tx) -> Iterator[str]:
+    """What cannot be cured by counting anew."""
+    for (line,) in tx.run("PRAGMA integrity_check").fetchall():
+        if line != "ok":
+            yield f"SQLite finds: {line}"
+    yield from damage.found_in(tx)
+    yield from _wrong_blockers(tx)
+    yield from _wrong_owners(tx)
+    yield from _missing_params(tx)
+
+
+@dataclass(frozen=True, slots=True)
+class WrongCount:
+    """A counter, and how many jobs there are."""
+
+    queue: str
+    status: str
+    counted: int
+    there: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.counted:,} jobs of queue {shown(self.queue)} are counted as {self.status}, but "
+            f"there are {self.there:,}."
+        )
+
+
+def wrong_counts(tx: Tx) -> Iterator[WrongCount]:
+    """Counters that are not what counting gives."""
     code = " ".join(f"WHEN {int(s)} THEN {COUNTED[status]}" for s, status in STATUS.items())
     rows = tx.run(
         f"""
@@ -45,10 +66,7 @@ def _wrong_counts(tx: Tx) -> Iterator[str]:
         """
     )
     for queue, status, counted, there in rows:
-        yield (
-            f"{counted} jobs of queue {queue!r} are counted as {COUNTED_OF.get(status)}, but there are "
-            f"{there}."
-        )
+        yield WrongCount(queue, str(COUNTED_OF.get(status)), counted, there)
 
 
 def _wrong_blockers(tx: Tx) -> Iterator[str]:

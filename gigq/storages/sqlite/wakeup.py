@@ -115,18 +115,47 @@ def folder_of(identity: Identity) -> Path | None:
     The same for all processes of a user whatever their environments say. A folder that somebody else
     made, or could write to, is not used.
     """
+    place = _place_of(identity)
+    if place is None:
+        return None
+    for folder in (place.parent, place):
+        with suppress(FileExistsError, OSError):
+            folder.mkdir(mode=0o700)
+        if not _is_ours(folder, os.geteuid()):
+            return None
+    return place
+
+
+def _place_of(identity: Identity) -> Path | None:
     if not hasattr(socket, "AF_UNIX") or not hasattr(os, "geteuid"):
         return None
     name = blake2b(f"{identity.device}:{identity.inode}".encode(), digest_size=10).hexdigest()
     user = os.geteuid()
     runtime = Path(f"/run/user/{user}")
     base = runtime / "gigq" if _is_ours(runtime, user) else Path(f"/tmp/gigq-{user}")  # noqa: S108
-    for folder in (base, base / name):
-        with suppress(FileExistsError, OSError):
-            folder.mkdir(mode=0o700)
-        if not _is_ours(folder, user):
-            return None
     return base / name
+
+
+def left_over(identity: Identity) -> list[Path]:
+    """Sockets of this user's processes that died while they waited for the file; changes nothing."""
+    place = _place_of(identity)
+    try:
+        found = sorted(place.iterdir()) if place is not None else []
+    except OSError:
+        return []
+    return [path for path in found if _is_abandoned(path)]
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether nobody has the socket open: connecting sends nothing and tells."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _is_ours(folder: Path, user: int) -> bool:

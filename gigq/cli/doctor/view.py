@@ -1,0 +1,103 @@
+"""What `gigq doctor` looks at: as much of a queue as tells what is wrong, in bounded time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from gigq.cli.output import many
+from gigq.contracts.storage import MAX_IDS, JobFilter, JobRecord, JobStatus, SessionRecord, Storage
+from gigq.liveness import ProcessFacts, ProcessState, is_neighbour, process_state, this_process
+
+#: So many jobs of each kind are looked at one by one; more of them tell nothing new.
+MOST_JOBS = MAX_IDS
+_UNFINISHED = (JobStatus.PENDING, JobStatus.RUNNING)
+
+
+@dataclass(frozen=True)
+class View:
+    """A queue as it was at one time, in part.
+
+    Attributes:
+        now_us: This machine's calendar.
+        unfinished: The oldest pending jobs, and the oldest of those that run.
+        failed: The newest that failed.
+        others: Jobs that those wait for, by id.
+        total: How many jobs are unfinished.
+    """
+
+    now_us: int
+    me: ProcessFacts
+    sessions: Sequence[SessionRecord]
+    paused: Collection[str]
+    unfinished: Sequence[JobRecord]
+    failed: Sequence[JobRecord] = ()
+    others: Mapping[str, JobRecord] = field(default_factory=dict)
+    total: int = 0
+
+    @property
+    def extent(self) -> str:
+        """How much of the unfinished jobs this is."""
+        if self.total <= len(self.unfinished):
+            return f"all of {many(self.total, 'unfinished job')}"
+        return f"the first {len(self.unfinished):,} of {self.total:,} unfinished jobs"
+
+    @property
+    def is_part(self) -> bool:
+        return self.total > len(self.unfinished)
+
+    def state_of(self, record: SessionRecord) -> ProcessState | None:
+        """What the system says of a worker's process; None when it runs elsewhere."""
+        worker = record.session.worker
+        return process_state(worker) if is_neighbour(self.me, worker) else None
+
+    def is_silent(self, record: SessionRecord) -> bool:
+        """Whether it was not heard of for longer than its lease."""
+        return self.now_us - record.seen_us > record.session.worker.lease_us
+
+    @cached_property
+    def living(self) -> list[SessionRecord]:
+        """Sessions that may claim, as far as anybody can see."""
+        return [
+            record
+            for record in self.sessions
+            if not self.is_silent(record) and self.state_of(record) in (None, ProcessState.ALIVE)
+        ]
+
+
+def seen(storage: Storage, now_us: int) -> View:
+    """Look, in calls whose cost does not grow without end with what is stored."""
+    counts = storage.counts()
+    waiting = _oldest(storage, JobStatus.PENDING)
+    unfinished = [*waiting, *_oldest(storage, JobStatus.RUNNING)]
+    failed = storage.find(JobFilter(statuses=frozenset({JobStatus.FAILED})), limit=MOST_JOBS)
+    return View(
+        now_us,
+        this_process(),
+        storage.sessions(),
+        storage.paused(),
+        unfinished,
+        failed.jobs,
+        _ancestors(storage, waiting),
+        sum(of_queue.get(status, 0) for of_queue in counts.values() for status in _UNFINISHED),
+    )
+
+
+def _oldest(storage: Storage, status: JobStatus) -> Sequence[JobRecord]:
+    where = JobFilter(statuses=frozenset({status}))
+    return storage.find(where, limit=MOST_JOBS, oldest_first=True).jobs
+
+
+def _ancestors(storage: Storage, waiting: Sequence[JobRecord]) -> dict[str, JobRecord]:
+    """The jobs that these wait for, and those that they wait for; at most some."""
+    known = {job.id: job for job in waiting}
+    found: dict[str, JobRecord] = {}
+    level = [parent for job in waiting for parent in job.waiting_for]
+    while level and len(found) < MOST_JOBS:
+        ids = list(dict.fromkeys(each for each in level if each not in known))[:MAX_IDS]
+        records = [record for record in storage.get(ids) if record is not None]
+        found.update((record.id, record) for record in records)
+        known.update(found)
+        level = [parent for record in records for parent in record.waiting_for]
+    return found
