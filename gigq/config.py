@@ -110,6 +110,28 @@ def _words(what: str, value: Any) -> tuple[str, ...]:
     return tuple(_text(what, word) for word in words)
 
 
+def _patterns(what: str, value: Any) -> tuple[str, ...]:
+    """What `allow` takes. A pattern that can fit nothing, or not what it seems to, is refused."""
+    patterns = _words(what, value)
+    for pattern in patterns:
+        module, colon, name = pattern.rpartition(":")
+        if (
+            not pattern.isprintable()
+            or pattern != pattern.strip()
+            or (colon and not (module and name))
+        ):
+            _DOOR.refuse(
+                what,
+                pattern,
+                "a pattern is a module, or module:pattern such as myapp.tasks:send_*.",
+            )
+        if not colon and any(wildcard in pattern for wildcard in "*?["):
+            _DOOR.refuse(
+                what, pattern, f"a module has no wildcards: write {pattern}:* for all of them."
+            )
+    return patterns
+
+
 def _key(what: str, value: Any) -> Any:
     """A signing key; never shown in a message."""
     if isinstance(value, str | bytes) or (
@@ -196,7 +218,7 @@ OPTIONS: Mapping[str, Option] = {
         Option("queues", "Names of the queues that a worker serves; default: all",
                _words, _parse_words, _WORDS),
         Option("allow", "Modules, or module:pattern, whose functions a worker may run; default: any",
-               _words, _parse_words, _WORDS),
+               _patterns, _parse_words, _WORDS),
         Option("grace", "Seconds that a stopping worker gives its jobs; default: no limit",
                _seconds(zero=True), _parse_number, {"type": "number", "minimum": 0}),
         Option("block", "Plugins, distributions or names that are not to be loaded",

@@ -17,7 +17,6 @@ import threading
 import types
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,15 +123,16 @@ def check_named(ref: str, allow: Sequence[str] | None) -> None:
     Raises:
         FunctionNotAllowed: Names the reference and the patterns.
     """
-    if allow is not None and not Takes(allow=tuple(allow)).allows(ref):
+    if allow is not None and not is_named_by(ref, allow):
         raise _not_allowed(ref, allow)
 
 
 def check_allowed(function: Callable[..., Any], ref: str, allow: Sequence[str] | None) -> None:
     """Refuse a function that the worker's `allow` does not name.
 
-    A module, or a pattern with wildcards, stands for what that module itself defines: what it merely
-    imports (`from os import system`) must be named in full.
+    A module, or a pattern with wildcards, stands for the functions that the module itself defines: what
+    it merely imports (`from os import system`), classes, bound methods and objects that can be called
+    must be named in full.
 
     Raises:
         FunctionNotAllowed: Names the reference and the patterns.
@@ -140,13 +140,28 @@ def check_allowed(function: Callable[..., Any], ref: str, allow: Sequence[str] |
     if allow is None:
         return
     where = ref.rpartition(":")[0]
-    defined_there = not isinstance(function, type) and _defined_in(function, where)
-    for pattern in allow:
-        if pattern == ref:
-            return
-        if defined_there and (fnmatchcase(ref, pattern) if ":" in pattern else where == pattern):
-            return
+    if ref in allow:
+        return
+    if _is_plain_function(function) and _defined_in(function, where) and is_named_by(ref, allow):
+        return
     raise _not_allowed(ref, allow)
+
+
+def is_named_by(ref: str, allow: Sequence[str]) -> bool:
+    """Whether one of the patterns fits the reference."""
+    return Takes(allow=tuple(allow)).allows(ref)
+
+
+def _is_plain_function(function: Callable[..., Any]) -> bool:
+    """A function, in Python or C, also behind a decorator that keeps it as `__wrapped__`; no class, no
+    method, no object that can be called."""
+    try:
+        inner = inspect.unwrap(function)
+    except ValueError:  # wrapped in itself
+        return False
+    if isinstance(inner, types.MethodType) or not inspect.isroutine(inner):
+        return False
+    return isinstance(getattr(inner, "__self__", None), types.ModuleType | None)
 
 
 def _not_allowed(ref: str, allow: Sequence[str]) -> FunctionNotAllowed:

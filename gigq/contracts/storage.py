@@ -11,6 +11,7 @@ Read `gigq/storages/memory.py` for the contract in its plainest form, and run
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -282,7 +283,7 @@ class Takes:
         queues: Names, equal among themselves; empty means all.
         serializers: Names of payload formats that it accepts; empty means all.
         allow: Patterns that the function's reference must fit, or None for any. `module` stands for
-            all functions of that module, `module:pattern` follows `fnmatch`.
+            all functions of that module, `module:pattern` follows `fnmatch` (see `is_named`).
     """
 
     queues: tuple[str, ...] = ()
@@ -301,11 +302,29 @@ class Takes:
         """Whether `allow` names the function."""
         if self.allow is None:
             return True
-        module = function.rpartition(":")[0]
-        return any(
-            fnmatchcase(function, pattern) if ":" in pattern else module == pattern
-            for pattern in self.allow
-        )
+        return any(is_named(function, pattern) for pattern in self.allow)
+
+
+def is_named(function: str, pattern: str) -> bool:
+    """Whether a pattern of `allow` names a function.
+
+    Wildcards in front stand for modules: a path in a reference is named only by a pattern that begins
+    as a path itself. Else `*:send_*` would run any script that somebody left on the disk.
+    """
+    module, _, name = function.rpartition(":")
+    if ":" not in pattern:
+        return module == pattern and name != ""
+    if _is_path(module) and not _PATH.match(pattern):
+        return False
+    return fnmatchcase(function, pattern)
+
+
+def _is_path(module: str) -> bool:
+    return module.endswith(".py") or "/" in module or "\\" in module
+
+
+#: An absolute path, of this system or of Windows.
+_PATH = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
 
 
 @dataclass(frozen=True, slots=True)
