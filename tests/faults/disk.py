@@ -34,6 +34,8 @@ class Call(IntFlag):
     ACCESS = 64
     MARK = 128
     CREATE = 256
+    LINK = 512
+    RENAME = 1024
 
 
 class File(IntFlag):

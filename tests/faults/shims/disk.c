@@ -19,6 +19,7 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -26,7 +27,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { OPEN = 1, READ = 2, WRITE = 4, TRUNCATE = 8, SYNC = 16, UNLINK = 32, ACCESS = 64, MARK = 128, CREATE = 256 };
+enum { OPEN = 1, READ = 2, WRITE = 4, TRUNCATE = 8, SYNC = 16, UNLINK = 32, ACCESS = 64, MARK = 128, CREATE = 256, LINK = 512, RENAME = 1024 };
 enum { MAIN = 1, WAL = 2, SHM = 4, JOURNAL = 8, GATE = 16, FOLDER = 32 };
 
 struct control {
@@ -46,7 +47,7 @@ struct entry {           /* what precedes the data of each call in the record */
     uint32_t call;
     uint32_t file;       /* a number for each opened name; of MARK, nothing */
     int64_t offset;      /* of a truncation, the new length; of an open, 1: it made the file */
-    int64_t length;      /* bytes that follow */
+    int64_t length;      /* bytes that follow; of a link or renaming, the old name */
     int64_t failed;      /* the error of a call that failed */
 };
 
@@ -313,6 +314,24 @@ int unlink(const char *path)
     let_go(held);
     return answer;
 }
+
+static int naming(uint32_t call, const char *name, int at, const char *old, int to, const char *path, int flags)
+{
+    int fake = is_ours(path) && fails(call, path);
+    int held = is_ours(path) ? hold() : 0;
+    int answer = fake ? -1
+        : call == LINK ? ((__typeof__(&linkat))real(name))(at, old, to, path, flags)
+                       : ((__typeof__(&renameat))real(name))(at, old, to, path);
+    if (held && !answer)
+        put(call, path, 0, old, (int64_t)strlen(old), 0);
+    let_go(held);
+    return answer;
+}
+
+int link(const char *old, const char *path) { return naming(LINK, "linkat", AT_FDCWD, old, AT_FDCWD, path, 0); }
+int rename(const char *old, const char *path) { return naming(RENAME, "renameat", AT_FDCWD, old, AT_FDCWD, path, 0); }
+int linkat(int at, const char *old, int to, const char *path, int flags) { return naming(LINK, "linkat", at, old, to, path, flags); }
+int renameat(int at, const char *old, int to, const char *path) { return naming(RENAME, "renameat", at, old, to, path, 0); }
 
 int access(const char *path, int wanted)
 {
