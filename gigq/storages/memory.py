@@ -4,6 +4,10 @@ Read it first when you write a storage. `MemoryStorage` is the door: each method
 time once, and says in a few lines what happens in which order. `_Jobs` is what lies behind: rows, and
 the small steps that change them (`claim`, `complete`, `come_back`, `end` …). Nothing is kept when the
 last storage object of a name is closed.
+
+A step may be interrupted at any line: by Ctrl-C, or by a job's stop, where the job uses the storage
+itself. So whatever changes a row says so first (`touch`), and a row is noted as it was. A step that came
+to its end throws these notes away, which is what makes it happen; one that did not is undone by the next.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Self, assert_never
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
+from typing import Any, NamedTuple, Self, assert_never
 
 from gigq.clock import SYSTEM_CLOCK, Clock
 from gigq.contracts.serializer import Payload
@@ -121,6 +126,7 @@ class _Row:
         expires_mono_us: The same for `expires_in_us`.
         retrying: The delay is that of a retry or snooze, not the submitter's.
         ready: It stands in `_Jobs.ready`.
+        timed: It stands in `_Jobs.timed`.
         blocked_by: Parents that have not ended.
         held_by: Parents that ended badly, while the job asked to wait.
         owner: Id of the session whose run has not ended, whatever the status says; None for none.
@@ -137,6 +143,7 @@ class _Row:
     expires_mono_us: int | None = None
     retrying: bool = False
     ready: bool = False
+    timed: bool = False
     blocked_by: set[str] = field(default_factory=set)
     held_by: set[str] = field(default_factory=set)
     result: Payload | None = None
@@ -228,8 +235,52 @@ class _Row:
         return Phase.RETRYING if self.retrying else Phase.SCHEDULED
 
 
-@dataclass(slots=True)
-class _Life:
+_CONTAINERS = ("blocked_by", "held_by", "history", "settled")
+_PLAIN = tuple(
+    each.name for each in fields(_Row) if each.name not in ("job", "sequence", *_CONTAINERS)
+)
+_plain_of = attrgetter(*_PLAIN)
+_execution_of = attrgetter(*(each.name for each in fields(_Execution)))
+
+#: A row as it was: its plain fields, its containers where they hold anything, and its present run, the
+#: only one of the history that ever changes.
+_Photo = tuple[tuple[Any, ...], set[str], set[str], dict[int, _Execution], dict[int, str], Any]
+_NONE: Any = ()
+_NEW = object()
+
+
+def _photo_of(row: _Row) -> _Photo:
+    history = row.history
+    return (
+        _plain_of(row),
+        set(row.blocked_by) if row.blocked_by else _NONE,
+        set(row.held_by) if row.held_by else _NONE,
+        dict(history) if history else _NONE,
+        dict(row.settled) if row.settled else _NONE,
+        _execution_of(history[row.run]) if row.run in history else None,
+    )
+
+
+def _bring_back(row: _Row, photo: _Photo) -> None:
+    plain, blocked_by, held_by, history, settled, present = photo
+    for name, value in zip(_PLAIN, plain, strict=True):
+        setattr(row, name, value)
+    row.blocked_by, row.held_by = set(blocked_by), set(held_by)
+    row.history, row.settled = dict(history), dict(settled)
+    if present is not None:
+        row.history[row.run] = _Execution(*present)
+
+
+class _Rest(NamedTuple):
+    """What is no row and follows from none."""
+
+    lives: dict[str, _Life]
+    paused: set[str]
+    retention: dict[JobStatus, int]
+    retention_cursors: dict[JobStatus, str | None]
+
+
+class _Life(NamedTuple):
     """A session that was not declared dead."""
 
     session: Session
@@ -247,6 +298,8 @@ class _Jobs:
         timed: Pending rows that a moment will change: due later, or expiring.
         children: Id of a parent to the ids that name it, also where the parent is not here (yet).
         changes: Counts what somebody may wait for: a job became ready, or ended.
+        before: What this step changes, as it was: a photo of each row, `_NEW` for those that it makes,
+            and under None whatever is no row. One dictionary, so that one assignment is the commit.
     """
 
     def __init__(self) -> None:
@@ -266,7 +319,64 @@ class _Jobs:
         self.owned: dict[str, dict[str, _Row]] = {}
         self.retention: dict[JobStatus, int] = {}
         self.retention_cursors: dict[JobStatus, str | None] = {}
+        self.before: dict[_Row | None, Any] = {}
         self._last_sequence = 0
+
+    # --- all or nothing -----------------------------------------------------------------------
+
+    def touch(self, row: _Row) -> None:
+        """Note the row as it is, before the first change that a step makes to it."""
+        if row not in self.before:
+            self.before[row] = _photo_of(row)
+
+    def touch_rest(self) -> None:
+        """The same for what is no row."""
+        if None not in self.before:
+            self.before[None] = _Rest(
+                dict(self.lives),
+                set(self.paused),
+                dict(self.retention),
+                dict(self.retention_cursors),
+            )
+
+    def commit(self) -> None:
+        """The step came to its end: nothing can undo it from here on."""
+        self.before = {}
+
+    def undo(self) -> None:
+        """Bring back what was before an interrupted step. May be interrupted itself: the next step
+        does it again, because the notes go last."""
+        for row, photo in self.before.items():
+            if row is None:
+                self.lives, self.paused = dict(photo.lives), set(photo.paused)
+                self.retention = dict(photo.retention)
+                self.retention_cursors = dict(photo.retention_cursors)
+            elif photo is _NEW:
+                self.rows.pop(row.id, None)
+            else:
+                _bring_back(row, photo)
+                self.rows[row.id] = row
+        self._index_anew()
+        self.commit()
+
+    def _index_anew(self) -> None:
+        """Everything that follows from the rows."""
+        self.order = sorted(self.rows.values(), key=_sequence)
+        self.ready = sorted((row for row in self.order if row.ready), key=_rank)
+        self.timed = {row.id: row for row in self.order if row.timed}
+        self.unique = {
+            row.job.unique_key: row.id
+            for row in self.order
+            if row.job.unique_key is not None and not row.status.ended
+        }
+        self.counts = Counter((row.job.queue, row.status) for row in self.order)
+        self.owned = {session_id: {} for session_id in self.lives}
+        self.children = {}
+        for row in self.order:
+            if row.owner is not None:
+                self.owned[row.owner][row.id] = row
+            for parent in dict.fromkeys(row.job.dependencies):
+                self.children.setdefault(parent, []).append(row.id)
 
     # --- rows come and go ---------------------------------------------------------------------
 
@@ -282,6 +392,7 @@ class _Jobs:
             expires_mono_us=None if job.expires_in_us is None else now.mono_us + job.expires_in_us,
             updated_us=now.wall_us,
         )
+        self.before[row] = _NEW
         self.rows[row.id] = row
         self.order.append(row)
         for parent in dict.fromkeys(job.dependencies):
@@ -292,6 +403,7 @@ class _Jobs:
         return row
 
     def remove(self, row: _Row) -> None:
+        self.touch(row)
         del self.rows[row.id]
         del self.order[bisect_left(self.order, row.sequence, key=_sequence)]
         for parent in dict.fromkeys(row.job.dependencies):
@@ -308,6 +420,7 @@ class _Jobs:
 
     def move(self, row: _Row, status: JobStatus, now: _Now) -> None:
         """Change the status, and with it the counts and who has the unique key."""
+        self.touch(row)
         self.counts[row.job.queue, row.status] -= 1
         self.counts[row.job.queue, status] += 1
         row.status = status
@@ -322,6 +435,7 @@ class _Jobs:
 
     def own(self, row: _Row, session: str | None) -> None:
         """Give the present run to a session, or note that it has ended."""
+        self.touch(row)
         if row.owner is not None:
             self.owned.get(row.owner, {}).pop(row.id, None)
         row.owner = session
@@ -330,6 +444,7 @@ class _Jobs:
 
     def place(self, row: _Row, now: _Now) -> None:
         """Put the row where claims and the passing of time find it: `ready`, `timed`, or neither."""
+        self.touch(row)
         ready = row.is_open and row.is_due(now)
         if ready and not row.ready:
             insort(self.ready, row, key=_rank)
@@ -338,7 +453,8 @@ class _Jobs:
             del self.ready[bisect_left(self.ready, row.rank, key=_rank)]
         row.ready = ready
         expires = row.expires_us is not None or row.expires_mono_us is not None
-        if row.status is JobStatus.PENDING and (expires or not row.is_due(now)):
+        row.timed = row.status is JobStatus.PENDING and (expires or not row.is_due(now))
+        if row.timed:
             self.timed[row.id] = row
         else:
             self.timed.pop(row.id, None)
@@ -373,6 +489,7 @@ class _Jobs:
         Returns:
             The id of a badly ended parent that ends this job too, or None.
         """
+        self.touch(row)
         row.blocked_by.clear()
         row.held_by.clear()
         for parent_id in row.job.dependencies:
@@ -423,6 +540,7 @@ class _Jobs:
         """Close the edge, or hold the child; True when the child is to be cancelled too."""
         if child.status is not JobStatus.PENDING or parent.id not in child.blocked_by:
             return False
+        self.touch(child)
         child.blocked_by.discard(parent.id)
         if parent.status in _ENDED_BADLY:
             if child.job.on_parent_failure is ParentFailure.CANCEL:
@@ -436,6 +554,7 @@ class _Jobs:
 
     def claim(self, row: _Row, session: Session, slot: int | None, now: _Now) -> Claim:
         """pending → running: an attempt counts, and the run gets the next number."""
+        self.touch(row)
         row.attempts += 1
         row.run += 1
         row.started = slot is not None
@@ -467,6 +586,7 @@ class _Jobs:
 
     def start(self, row: _Row, session: Session, slot: int, now: _Now) -> None:
         """A run that was claimed ahead began: from here on its loss costs an attempt."""
+        self.touch(row)
         if not row.started:
             row.started = True
             row.started_us = now.wall_us
@@ -483,6 +603,7 @@ class _Jobs:
         error: ErrorInfo | None = None,
     ) -> None:
         """Write the run's outcome into the history, and remember who brought it."""
+        self.touch(row)
         execution = row.history[row.run]
         execution.status = status
         execution.completed_us = now.wall_us
@@ -547,6 +668,7 @@ class _Jobs:
 
     def hand_back(self, row: _Row, now: _Now) -> None:
         """running → pending, as if it had never been claimed, but for the number."""
+        self.touch(row)
         row.settled[row.run] = row.history.pop(row.run).session
         before = next(reversed(row.history.values()), None)
         row.started_us = before.started_us if before else None
@@ -561,6 +683,7 @@ class _Jobs:
 
     def lose(self, row: _Row, error: ErrorInfo, now: _Now) -> None:
         """running → pending or failed: the worker died, or was lost, with it."""
+        self.touch(row)
         row.lost += 1
         row.error = error
         self.close_run(row, ExecutionStatus.LOST, now, error=error)
@@ -682,7 +805,10 @@ class MemoryStorage(Storage):
         """One atomic step: the lock, and one look at the clock."""
         jobs = self._opened()
         with jobs.lock:
+            if jobs.before:
+                jobs.undo()  # what an interrupted step left
             yield jobs, _Now(self._clock.wall_us(), self._clock.monotonic_us())
+            jobs.commit()
 
     def _opened(self) -> _Jobs:
         jobs = self._jobs
@@ -778,6 +904,7 @@ class MemoryStorage(Storage):
             _refuse_taken_keys(jobs, back)
             _requeue(jobs, back, now)
             for row, parent in stays:
+                jobs.touch(row)
                 row.cancelled_by, row.error = parent.id, _ended_with(parent)
             done = {row.id for row in asked if row.status is JobStatus.PENDING}
             return [job_id in done for job_id in job_ids]
@@ -797,10 +924,12 @@ class MemoryStorage(Storage):
 
     def pause(self, queue: str) -> None:
         with self._step() as (jobs, _):
+            jobs.touch_rest()
             jobs.paused.add(queue)
 
     def resume(self, queue: str) -> None:
         with self._step() as (jobs, _):
+            jobs.touch_rest()
             jobs.paused.discard(queue)
             jobs.tell()
 
@@ -813,6 +942,7 @@ class MemoryStorage(Storage):
         if unended:
             raise InvalidArgument(f"Only ended jobs can be cleared, not {', '.join(unended)}.")
         with self._step() as (jobs, _):
+            jobs.touch_rest()
             jobs.retention = dict(ages_us)
             jobs.retention_cursors.clear()
 
@@ -825,12 +955,14 @@ class MemoryStorage(Storage):
     def join(self, worker: WorkerInfo) -> Session:
         with self._step() as (jobs, now):
             session = Session(secrets.token_hex(16), worker)
+            jobs.touch_rest()
             jobs.lives[session.id] = _Life(session, now.wall_us, now.wall_us)
             jobs.owned[session.id] = {}
             return session
 
     def leave(self, session: Session) -> None:
         with self._step() as (jobs, now):
+            jobs.touch_rest()
             for row in list(jobs.owned.pop(session.id, {}).values()):
                 if row.stopping:
                     jobs.end_stopping(row, now)
@@ -858,8 +990,8 @@ class MemoryStorage(Storage):
                 if not _settle(jobs, session, outcome, now)
                 and not (holding is not None and _is_settled(jobs, session, outcome.run))
             ]
-            life.beat += 1
-            life.seen_us = now.wall_us
+            jobs.touch_rest()
+            jobs.lives[session.id] = _Life(session, life.joined_us, now.wall_us, life.beat + 1)
             jobs.let_time_pass(now)
             owned = jobs.owned[session.id].values()
             stops = [row.present_run for row in owned if row.cancel_wanted]
@@ -886,6 +1018,7 @@ class MemoryStorage(Storage):
 
     def recover(self) -> list[Lost]:
         with self._step() as (jobs, now):
+            jobs.touch_rest()
             lost: list[Lost] = []
             for death in self._watch.look(_session_records(jobs), now.mono_us):
                 lost += _bury(jobs, death, now)
@@ -1135,6 +1268,7 @@ def _cancel(jobs: _Jobs, row: _Row, now: _Now, running: bool) -> bool:
         jobs.end(row, JobStatus.CANCELLED, now, row.error or error, by="user")
         return True
     if row.status is JobStatus.RUNNING and running:
+        jobs.touch(row)
         row.cancel_wanted = True
         row.updated_us = now.wall_us
         jobs.tell()
@@ -1206,6 +1340,7 @@ def _refuse_taken_keys(jobs: _Jobs, back: Sequence[_Row]) -> None:
 
 def _requeue(jobs: _Jobs, back: Sequence[_Row], now: _Now) -> None:
     for row in back:
+        jobs.touch(row)
         row.attempts = 0
         row.result = row.error = row.started_us = row.completed_us = None
         row.due_mono_us = row.expires_us = row.expires_mono_us = None
@@ -1217,6 +1352,7 @@ def _requeue(jobs: _Jobs, back: Sequence[_Row], now: _Now) -> None:
         jobs.place(row, now)
         for child in jobs.children_of(row):
             if child.status is JobStatus.PENDING:
+                jobs.touch(child)
                 child.held_by.discard(row.id)
                 child.blocked_by.add(row.id)
                 jobs.place(child, now)
@@ -1345,6 +1481,7 @@ def _claim(
             jobs.hand_back(row, now)  # it must not lie ready
             continue
         ahead -= slot is None
+        jobs.touch(row)
         row.started = slot is not None
         row.history[row.run].worker = session.worker.label(slot or 0)
         claims.append(jobs.claim_of(row, slot))
@@ -1472,6 +1609,7 @@ def _parent_restored(jobs: _Jobs, child: _Row, parent: _Row, now: _Now) -> None:
             error = _ended_with(parent)
             jobs.end(child, JobStatus.CANCELLED, now, error, by=parent.id)
     else:
+        jobs.touch(child)
         child.blocked_by.add(parent.id)
         jobs.place(child, now)
 
