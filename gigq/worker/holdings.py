@@ -382,7 +382,14 @@ class Holdings:
 
         A run keeps its slot until it has really ended.
         """
-        handed_out = [held.claim.run for held in self._held.values() if held.call is not None]
+        # Of those that have ended nobody hears again.
+        ended = {held for _, held in self._outcomes if not held.stopping}
+        ended.update(held for _, held in self._endings)
+        handed_out = [
+            held.claim.run
+            for held in self._held.values()
+            if held.call is not None and held not in ended
+        ]
         self._ghosts.update(handed_out)
         self.forget()
         for run in handed_out:

@@ -602,6 +602,27 @@ class TestALostSession:
 
             assert setting.status("a") is JobStatus.RUNNING
 
+    def test_leaves_no_slot_taken_by_a_run_that_had_ended(self):
+        """P3: its worker goes on working, although the end was never recorded."""
+        setting = Setting()
+        setting.add("a")
+        real, unheard = setting.storage.turn, []
+
+        def turn(session, outcomes=(), *others):
+            if outcomes and not unheard:
+                unheard.extend(outcomes)
+                raise SessionLost("declared dead")
+            return real(session, outcomes, *others)
+
+        setting.storage.turn = turn
+        with setting.working():
+            eventually(lambda: setting.has_begun("a"))
+            setting.executor.end("a", duration_us=3_600_000_000)  # so that none is claimed ahead
+            eventually(lambda: unheard)
+            setting.add("b")
+
+            eventually(lambda: setting.has_begun("b"))
+
     def test_holds_its_slot_until_its_run_has_ended(self):
         setting = Setting()
         setting.executor.stubborn = True
