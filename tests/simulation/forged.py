@@ -273,7 +273,7 @@ def a_worker_that_is_told_to_stop(story):
     story.claim("w1", ("a", 1))
     story.claim("w1", ("b", 1), ahead=True)
     story.begin("w1", "a")
-    story.note("told_to_stop", "w1", at_once=False)
+    story.note("told_to_stop", "w1", at_once=False, grace_us=None)
     story.record("w1", "b", what="handed_back")
     story.end("w1", "a")
     story.record("w1", "a")
@@ -722,7 +722,7 @@ def a_stopping_worker_loses_a_run(story):
     story.submit(job("a"))
     story.claim("w1", ("a", 1))
     story.begin("w1", "a")
-    story.note("told_to_stop", "w1", at_once=False)
+    story.note("told_to_stop", "w1", at_once=False, grace_us=None)
     story.end("w1", "a", how="stopped")
     story.leave("w1")
     story.write("w1", "a", 1, "lost", 1)
@@ -734,7 +734,7 @@ def a_stopping_worker_does_not_let_finish(story):
     story.submit(job("a"))
     story.claim("w1", ("a", 1))
     story.begin("w1", "a")
-    story.note("told_to_stop", "w1", at_once=False)
+    story.note("told_to_stop", "w1", at_once=False, grace_us=None)
     story.end("w1", "a", how="stopped")
     story.record("w1", "a", what="stopped")
     story.leave("w1")
@@ -746,7 +746,7 @@ def a_stopping_worker_does_not_let_finish(story):
 def what_was_given_back_is_written_down(story):
     story.submit(job("a"))
     story.claim("w1", ("a", 1), ahead=True)
-    story.note("told_to_stop", "w1", at_once=False)
+    story.note("told_to_stop", "w1", at_once=False, grace_us=None)
     story.leave("w1")
     story.write("w1", "a", 1, "stopped", 0)
     story.run("w2", "a", 2, attempt=1)
@@ -756,7 +756,7 @@ def what_was_given_back_is_written_down(story):
 def a_stopping_worker_goes_on_claiming(story):
     story.submit(job("a"))
     story.session("w1")
-    story.note("told_to_stop", "w1", at_once=False)
+    story.note("told_to_stop", "w1", at_once=False, grace_us=None)
     story.run("w1", "a")
     story.leave("w1")
 
@@ -765,7 +765,7 @@ def a_stopping_worker_goes_on_claiming(story):
 def a_stopping_worker_does_not_leave(story):
     story.submit(job("a"))
     story.run("w1", "a")
-    story.note("told_to_stop", "w1", at_once=False)
+    story.note("told_to_stop", "w1", at_once=False, grace_us=None)
 
 
 @breaks("P10")

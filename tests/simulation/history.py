@@ -313,7 +313,10 @@ class History:
         if coordinator is None or process.ended:
             process.kill()
             return
-        self.world.note("told_to_stop", process.name, at_once=wish is Wish.HALT)
+        self.world.note(
+            "told_to_stop", process.name, at_once=wish is Wish.HALT,
+            grace_us=self._workers[process.name.partition(".")[0]]["grace_us"],
+        )  # fmt: skip
         coordinator.wish(wish)
         coordinator.nudge()
 

@@ -14,8 +14,8 @@ not have happened, at that instant; `began_us` is when the call began:
   stored); `existing`, pairs `[id, id that is there instead]` of jobs that a unique key turned away;
   `repeat`, whether it is the same submit again after no answer (the ids are the same). A submit that was
   repeated has an entry for each try. `earliest_us` is the instant before which the job must not begin
-  because of a delay, or null; `expires` whether it may be cancelled by time; `dated` whether it waits for a date; `accepted` is
-  false when no worker takes its serializer, function or queue.
+  because of a delay, or null; `expires` whether it may be cancelled by time; `dated` whether it waits
+  for a date; `accepted` is false when no worker takes its serializer, function or queue.
 - `cancel` (`ids`, `running`, `answer`: list of bool), `requeue` (`ids`, `answer`: list of bool or
   `"refused"`), `clear` (`where`: `{statuses}`, `answer`: `{removed, kept}`), `pause`, `resume` (`queue`,
   `answer`: `"ok"`), `restore` (`ids`, `answer`: how many were new).
@@ -50,7 +50,8 @@ What user code did, said by the simulated executor itself:
 
 What befell processes; `fault` entries say what was done on purpose:
 
-- `died`, `paused`, `resumed`, `told_to_stop` (`at_once`: bool), `exited`: the process `who`.
+- `died`, `paused`, `resumed`, `told_to_stop` (`at_once`: bool; `grace_us`: how long
+  it lets its runs go on, null for no bound), `exited`: the process `who`.
 - `fault`: `call` (a contract method, or "" where it came from outside), `fault`: `before`, `within`,
   `after` (the process dies there), `answer_lost`, `away` (storage unreachable), `pause`, `wall` (the
   calendar jumps, `by_us`), `kill`.
