@@ -1,6 +1,5 @@
 """Functions that the tests of the command line submit."""
 
-import ctypes
 import os
 import signal
 import threading
@@ -8,7 +7,6 @@ import time
 from pathlib import Path
 
 from gigq.task import task
-from tests.faults.jobs import mark
 
 
 def add(left, right=1):
@@ -59,9 +57,3 @@ def greet(who):
 
 
 NOT_A_FUNCTION = 3
-
-
-def hold_the_interpreter(folder, seconds):
-    """In C, with the lock of the interpreter: no other thread of the process goes on meanwhile."""
-    mark(folder)
-    ctypes.PyDLL(None).sleep(seconds)

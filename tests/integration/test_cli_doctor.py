@@ -29,7 +29,7 @@ from gigq.liveness import this_process
 from gigq.queue import JobQueue
 from gigq.storages.sqlite import SqliteStorage, examination, surroundings
 from gigq.storages.sqlite.location import locate
-from tests.faults import jobs
+from tests.faults import jobs, load_jobs, witness
 from tests.faults.spawned import spawning
 from tests.integration import cli_jobs
 from tests.integration.test_cli import Cli
@@ -266,10 +266,10 @@ class TestWorkers:
         assert f"kill -CONT {worker.pid}" in finding["cure"]
 
     def test_one_whose_job_holds_the_interpreter_hangs(self, queue, spawn_worker, in_tmp_path):
-        params = {"folder": str(in_tmp_path), "seconds": 5}
-        queue.submit(Job("greedy", cli_jobs.hold_the_interpreter, params))
-        worker = spawn_worker(lease=1)
-        worker.runs("greedy")
+        log = in_tmp_path / "witness"
+        queue.submit(Job("greedy", load_jobs.hold_the_gil, {"log": str(log), "seconds": 5}))
+        spawn_worker(lease=1)
+        eventually(lambda: witness.read(log), 20)
 
         finding = eventually(lambda: found().get("worker-hanging"), 20)
 
@@ -420,7 +420,7 @@ class TestStuckJobs:
             f"2 jobs blocked, in the end by the job 'root' ('{root}'), which is" in finding["what"]
         )
         assert finding["wrong"] is wrong
-        assert (finding["facts"]["by"], finding["facts"]["because"]) == (root, why)
+        assert (finding["facts"]["by"], finding["facts"]["because"]) == ([root], why)
         assert finding["facts"]["jobs"] == [middle, last]
 
     def test_are_not_blocked_by_what_will_go_on(self, queue):

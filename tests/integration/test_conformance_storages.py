@@ -74,6 +74,7 @@ MUTANTS = {
     "ForgetsSuspects": ("P3", "test_a_suspect_is_never_claimed_ahead"),
     "BuriesTheLiving": ("P5", "test_a_short_look_kills_nobody"),
     "LosesTheLost": ("P3", "test_a_dead_workers_job_comes_back"),
+    "RepairsTooMuch": ("P8", "test_neither_examining_nor_repairing_changes_a_job"),
     "IgnoresHolding": ("P4", "test_a_repeated_outcome_is_neither_recorded_twice_nor_stale"),
     "DelaysByTheCalendar": ("", "test_a_jump_of_the_calendar_changes_no_delay"),
     "CountsOnlyUp": ("", "test_counts_equal_a_recount"),

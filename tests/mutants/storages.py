@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from gigq.clock import Clock
 from gigq.conformance import StorageConformance
+from gigq.contracts.findings import Repair
 from gigq.contracts.storage import JobStatus, Lost, NewJob, Outcome, Page, Storage, TimedOut, Turn
 from gigq.liveness import Cause, Death
 from gigq.storages import memory
@@ -257,6 +258,17 @@ class LosesTheLost(Mutant):
     """A dead worker's job says that it is pending, and stands in no list that anybody reads."""
 
     inside = _LosesTheLost
+
+
+class RepairsTooMuch(Mutant):
+    """What waits is cancelled, so that the operator sees it gone."""
+
+    shows_in_lives = False
+
+    def repair(self) -> list[Repair]:
+        waiting = [row.id for row in self._opened().order if row.status is JobStatus.PENDING]
+        self.cancel(waiting)
+        return [Repair("jobs-waiting", "Cancelled what waited.")]
 
 
 # --- answers, times, payloads ---------------------------------------------------------------------

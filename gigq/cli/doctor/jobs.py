@@ -125,18 +125,31 @@ def blocked(view: View, stuck: Mapping[str, Why]) -> Iterator[Finding]:
     roots = {job.id: why for job in view.others.values() if (why := reason(view, job)) is not None}
     roots |= stuck
     known = {**view.others, **{job.id: job for job in view.unfinished}}
-    groups: defaultdict[str, list[JobRecord]] = defaultdict(list)
+    groups: defaultdict[tuple[str, str], list[tuple[JobRecord, str]]] = defaultdict(list)
     for job in view.unfinished:
         if job.phase is Phase.BLOCKED and (root := _root(job, known, roots)):
-            groups[root].append(job)
-    for root, jobs in sorted(groups.items(), key=lambda each: -len(each[1]))[:_MOST_NAMED]:
-        why = roots[root]
-        yield Finding(
-            "jobs-blocked",
-            f"{_many(view, jobs)} blocked, in the end by the job {shown(known[root].name)} ({shown(root)}), "
-            f"which is {why.what}: {_named(jobs)}.",
-            why.cure, wrong=why.wrong, facts=_facts(jobs) | {"by": root, "because": why.id},
-        )  # fmt: skip
+            groups[roots[root].id, roots[root].key].append((job, root))
+    for (kind, _), found in groups.items():
+        if kind != "no-worker":  # said already, and with one they go on as well
+            yield _blocked(view, found, known, roots)
+
+
+def _blocked(
+    view: View,
+    found: Sequence[tuple[JobRecord, str]],
+    known: Mapping[str, JobRecord],
+    stuck: Mapping[str, Why],
+) -> Finding:
+    jobs, roots = [job for job, _ in found], list(dict.fromkeys(root for _, root in found))
+    root, why = roots[0], stuck[roots[0]]
+    others = f" and {len(roots) - 1:,} others" if len(roots) > 1 else ""
+    return Finding(
+        "jobs-blocked",
+        f"{_many(view, jobs)} blocked, in the end by the job {shown(known[root].name)} ({shown(root)})"
+        f"{others}, which is {why.what}: {_named(jobs)}.",
+        why.cure, wrong=why.wrong,
+        facts=_facts(jobs) | {"by": roots[:_MOST_NAMED], "because": why.id},
+    )  # fmt: skip
 
 
 def _root(job: JobRecord, known: Mapping[str, JobRecord], stuck: Mapping[str, Why]) -> str | None:

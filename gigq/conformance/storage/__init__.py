@@ -16,6 +16,7 @@ from gigq.conformance.storage.add import AddCases, UniqueKeyCases
 from gigq.conformance.storage.cancel import CancelCases, CancelRunningCases
 from gigq.conformance.storage.clear import ClearCases, RetentionCases
 from gigq.conformance.storage.dependencies import DependencyCases, ParentFailureCases
+from gigq.conformance.storage.examining import ExaminingCases
 from gigq.conformance.storage.find import CountCases, FindCases, GetCases
 from gigq.conformance.storage.hostile import HostileCases
 from gigq.conformance.storage.lives import LifecycleCases
@@ -65,6 +66,7 @@ class StorageConformance(
     LostAnswerCases,
     WaitCases,
     MovingCases,
+    ExaminingCases,
     LifecycleCases,
     ThreadCases,
     ProcessCases,

@@ -72,7 +72,7 @@ from gigq.storages.sqlite import (
     wakeup,
 )
 from gigq.storages.sqlite.connection import Database, Tx, acquire, closed, release
-from gigq.storages.sqlite.location import locate, refuse_replaced
+from gigq.storages.sqlite.location import locate
 from gigq.storages.sqlite.schema import (
     SUPPORTED,
     boot_name,
@@ -452,7 +452,7 @@ class SqliteStorage(Storage):
             look = wakeup.FIRST_LOOK
             version = None
             while True:
-                refuse_replaced(database.location, database.opened)
+                database.refuse_changed()
                 before, version = version, connection.execute("PRAGMA data_version").fetchone()[0]
                 if self._database is not database or self._was_nudged():
                     return True
@@ -529,7 +529,8 @@ class SqliteStorage(Storage):
     def repair(self) -> list[Repair]:
         done = list(surroundings.repair(self.location))
         if self._database is not None:
-            done += self._write(lambda tx: list(examination.repair(tx)))
+            if self._read(examination.needs_repair):
+                done += self._write(lambda tx: list(examination.repair(tx)))
             done += self._opened().maintain(
                 lambda connection: list(surroundings.fold_log(connection, self.location)),
                 min(self._timeout, _FOLDING),

@@ -64,6 +64,11 @@ def examine(tx: Tx, *, deep: bool) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def needs_repair(tx: Tx) -> bool:
+    """Whether there is anything to write; whoever only reads keeps no worker waiting."""
+    return any(maintenance.wrong_counts(tx)) or tx.value(f"SELECT count(*) {_ORPHANS}") > 0
+
+
 def repair(tx: Tx) -> Iterator[Repair]:
     """Count anew, and give back the runs that nobody owns."""
     wrong = len(list(maintenance.wrong_counts(tx)))
