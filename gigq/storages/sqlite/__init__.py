@@ -3,7 +3,8 @@
 `SqliteStorage` is the door: each method opens a transaction, says in the words of the module that knows
 how what happens in which order, and wakes whoever waits. What lies behind:
 
-- `location`, `opening`, `schema`: where the file is, whose it is, what is in it;
+- `location`, `opening`, `schema`: where the file is, whose it is, what is in it; `strangers`: who else
+  may have had a hand in that;
 - `connection`, `gate`, `failures`: who may write when, and what goes wrong;
 - `jobs`, `reading`, `control`, `restore`: the submitter's side;
 - `claims`, `outcomes`, `branches`, `sessions`: the worker's side;
@@ -68,6 +69,7 @@ from gigq.storages.sqlite import (
     reading,
     restore,
     sessions,
+    strangers,
     surroundings,
     wakeup,
 )
@@ -137,6 +139,7 @@ class SqliteStorage(Storage):
     # --- its own life -------------------------------------------------------------------------
 
     def initialize(self) -> None:
+        strangers.refuse_strangers(self.location)
         opening.initialize(self.location, self._timeout)
 
     @property
@@ -150,6 +153,8 @@ class SqliteStorage(Storage):
     def open(self) -> None:
         if self._database is not None:
             return
+        if not self.only_looks:
+            strangers.refuse_strangers(self.location)
         opening.refuse_unready(self.location, self._timeout)
         self._database = acquire(self.location)
         try:
@@ -364,6 +369,7 @@ class SqliteStorage(Storage):
     # --- the worker's side --------------------------------------------------------------------
 
     def join(self, worker: WorkerInfo) -> Session:
+        strangers.warn_of_folder(self.location)
         return self._write(lambda tx: sessions.join(tx, worker))
 
     def leave(self, session: Session) -> None:

@@ -11,7 +11,9 @@ does no harm, and a gate that cannot be had within `PATIENCE` is left aside.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import sys
 import threading
 import time
@@ -78,7 +80,12 @@ class Gate:
     def _open(self) -> int:
         with contextlib.suppress(FileExistsError):
             return private_file(self._path, os.O_EXCL)
-        return private_file(self._path, 0)
+        descriptor = private_file(self._path, 0)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            os.close(descriptor)
+            raise OSError(errno.ELOOP, "The gate's file is another one under its name", self._path)
+        return descriptor
 
     def _lock(self) -> bool:
         try:

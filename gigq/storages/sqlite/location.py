@@ -128,7 +128,11 @@ def _refuse_path(text: str, path: str) -> None:
 
 
 def private_file(path: str, flags: int) -> int:
-    """A descriptor of a file that its owner alone can read and write, whatever the umask says."""
+    """A descriptor of a file that its owner alone can read and write, whatever the umask says.
+
+    No link is followed: somebody else may have put one there.
+    """
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | flags, 0o600)
     if flags & os.O_EXCL and hasattr(os, "fchmod"):
         os.fchmod(descriptor, 0o600)
