@@ -74,7 +74,7 @@ from gigq.storages.sqlite import (
     wakeup,
 )
 from gigq.storages.sqlite.connection import Database, Tx, acquire, closed, release
-from gigq.storages.sqlite.location import locate
+from gigq.storages.sqlite.location import locate, refuse_replaced
 from gigq.storages.sqlite.schema import (
     SUPPORTED,
     boot_name,
@@ -458,7 +458,7 @@ class SqliteStorage(Storage):
             look = wakeup.FIRST_LOOK
             version = None
             while True:
-                database.refuse_changed()
+                refuse_replaced(database.location, database.opened)
                 before, version = version, connection.execute("PRAGMA data_version").fetchone()[0]
                 if self._database is not database or self._was_nudged():
                     return True
