@@ -189,6 +189,16 @@ class TestLooking:
         assert finding["facts"]["error"] == "NotInitialized"
         assert document_of("--fix")["repairs"] == []
 
+    def test_names_a_schema_that_is_newer(self, queue):
+        queue.close()
+        with raw() as connection:
+            connection.execute("PRAGMA user_version = 99")
+
+        finding = found()["not-opened"]
+
+        assert "its schema is version 99" in finding["what"]
+        assert finding["facts"]["error"] == "SchemaTooNew"
+
     def test_says_why_it_cannot_be_opened(self, queue):
         """What can be seen from outside is told all the same."""
         with folder_for_all() as folder:
