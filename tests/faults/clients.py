@@ -217,7 +217,7 @@ class Kills:
                 or process.poll() is not None, 60, every=0.002,
             )  # fmt: skip
             self._took_s = self._took_s or self._first_call_s()
-            time.sleep(self._rng.uniform(0, 3 * self._took_s))
+            time.sleep(self._rng.uniform(0, 2 * self._took_s))
             assert process.poll() is None, (self.folder / "client.log").read_text()
         finally:
             if process.poll() is None:

@@ -6,6 +6,7 @@ import pytest
 
 from gigq.queue import JobQueue
 from tests.faults.spawned import spawning
+from tests.faults.submitters import submitting
 
 
 @pytest.fixture
@@ -23,4 +24,10 @@ def log(tmp_path):
 @pytest.fixture
 def spawn_worker(tmp_path):
     with spawning(tmp_path) as spawn:
+        yield spawn
+
+
+@pytest.fixture
+def spawn_submitter(tmp_path):
+    with submitting(tmp_path) as spawn:
         yield spawn

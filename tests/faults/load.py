@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import signal
 import time
 from collections import defaultdict
 
@@ -182,6 +183,27 @@ class Crew:
         worker.kill()
         self.killed[worker.token] = died_ns
         self.add()
+
+    def ask_one_to_end(self):
+        """As a deployment does: one that works is told to, ends well, and is followed by another.
+        False when none was working."""
+        worker = next((each for each in self.alive if "works on" in each.said()), None)
+        if worker is None:
+            return False
+        worker.send(signal.SIGTERM)
+        assert worker.ends(60) == 0, worker.said()
+        self.alive.remove(worker)
+        self.add()
+        return True
+
+    def has_dead(self):
+        return any(worker.process.poll() is not None for worker in self.alive)
+
+    def replace_the_dead(self):
+        """As a supervisor does."""
+        for worker in [each for each in self.alive if each.process.poll() is not None]:
+            self.alive.remove(worker)
+            self.add()
 
     def said(self):
         """All that any of them said."""

@@ -9,16 +9,16 @@ from tests.faults.load import Crew, Feed, longest_recovery_s, seeded, unexplaine
 
 class TestWorkersThatAreKilledUnderLoad:
     @pytest.mark.timeout(900)
-    @pytest.mark.parametrize("executor", ["thread", "process"])
+    @pytest.mark.parametrize(("executor", "slots"), [("thread", 2), ("process", 1)])
     def test_lose_nothing_and_repeat_only_what_they_held(
-        self, queue, spawn_worker, log, *, sized, fault_case, executor
+        self, queue, spawn_worker, log, *, sized, fault_case, executor, slots
     ):
         """P3, P4, P5, P6: every acknowledged job completes, each outcome once; a run is followed by
         another only where it raised or its worker was killed, and never beside it."""
         rng = seeded(executor)
         feed = Feed(queue, log, rng)
         feed.submit(feed.mix())
-        crew = Crew(spawn_worker, 4, executor=executor, concurrency=2)
+        crew = Crew(spawn_worker, 4, executor=executor, concurrency=slots)
         for _ in range(sized(short=8, full=200, nightly=2_000)):
             feed.top_up()
             crew.kill_one(rng)
