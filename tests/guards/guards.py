@@ -153,7 +153,7 @@ _OUTCOMES = (
     ),
     Guard(
         "sqlite-snooze-is-free",
-        "running, snoozed",
+        "running, `Later(seconds)`",
         "storages/sqlite/outcomes.py",
         "ExecutionStatus.SNOOZED, counted=False",
         "ExecutionStatus.SNOOZED, counted=True",
@@ -161,7 +161,7 @@ _OUTCOMES = (
     ),
     Guard(
         "sqlite-stop-is-free",
-        "running, stopped by its worker's end",
+        "running, stopped because its worker leaves",
         "storages/sqlite/outcomes.py",
         "return _come_back(row, status, counted=bool(row.wish))",
         "return _come_back(row, status, counted=True)",
@@ -415,7 +415,7 @@ _BRANCHES = (
     ),
     Guard(
         "sqlite-requeue-attempts",
-        "ended, requeued",
+        "failed, timeout, cancelled, requeue",
         "storages/sqlite/control.py",
         "UPDATE job SET state = 3, attempts = 0, error = NULL",
         "UPDATE job SET state = 3, error = NULL",
@@ -463,7 +463,7 @@ _BRANCHES = (
     ),
     Guard(
         "sqlite-no-repeat-refuses",
-        "a submit whose answer was lost",
+        "a list of jobs",
         "storages/sqlite/jobs.py",
         "    if stored and not repeat:\n",
         "    if False:\n",
@@ -534,8 +534,8 @@ _FILES = (
         "sqlite-replaced-file",
         "a file that was replaced",
         "storages/sqlite/connection.py",
-        "            refuse_replaced(self.location, self.opened)\n            with translated",
-        "            with translated",
+        "        refuse_replaced(self.location, self.opened)\n        if self._writer",
+        "        if self._writer",
         (f"{_OPENING}::TestAReplacedFile::test_is_an_error_and_not_silence",),
     ),
     Guard(
@@ -991,8 +991,8 @@ _RUNS = (
         "run-allows-what-is-defined",
         "a function that a worker does not allow",
         "functions.py",
-        "    defined_there = not isinstance(function, type) and _defined_in(function, where)\n",
-        "    defined_there = True\n",
+        "_is_plain_function(function) and _defined_in(function, where) and is_named_by",
+        "_is_plain_function(function) and is_named_by",
         (
             "tests/unit/test_functions.py::TestAllow::test_a_module_does_not_stand_for_what_it_imports",
         ),

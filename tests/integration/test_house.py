@@ -26,7 +26,10 @@ from gigq.contracts.executor import Executor
 from gigq.contracts.storage import Capability
 
 ROOT = Path(__file__).parents[2]
-VERBS = ["demo", "test", "lint", "types", "imports", "docs", "bench", "build", "changelog", "clean"]
+VERBS = [
+    "demo", "test", "faults", "guards", "lint", "types", "imports", "docs", "bench", "build",
+    "changelog", "clean",
+]  # fmt: skip
 DOCUMENTS = [
     *ROOT.glob("*.md"),
     *(ROOT / "docs").rglob("*.md"),
