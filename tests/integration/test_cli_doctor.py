@@ -295,8 +295,11 @@ class TestWorkers:
         storage.join(WorkerInfo("far", 30 * MICROSECONDS, host="there", boot_id="x", pid=7))
         storage.close()
 
-        finding = found()["worker-silent"]
+        echo(queue)
+        findings = found()
+        finding = findings["worker-silent"]
 
+        assert "no-worker" in findings, "it is not one that would take a job"
         assert "Worker 'far' (process 7 on there)" in finding["what"]
         assert "for longer than its lease of 30 s" in finding["what"]
 
