@@ -1203,8 +1203,45 @@ _EXECUTORS_OF_OURS = (
     ),
 )
 
+_POWER = "tests/faults/test_power_cut.py"
+_LEASH = "tests/faults/test_stopped_workers.py"
+_LEASHES = (
+    Guard(
+        "leash-ends-runs",
+        "a lease that runs out",
+        "executors/process/guard.py",
+        "            cut = until\n            _end_all(descriptor)\n",
+        "            cut = until\n",
+        (f"{_LEASH}::TestALeash::test_ends_what_runs_when_nobody_says_that_the_lease_goes_on",),
+    ),
+    Guard(
+        "leash-starts-nothing",
+        "children of a stopped worker",
+        "executors/process/leash.py",
+        "    return until_ns != 0 and time.monotonic_ns() >= until_ns\n",
+        "    return False\n",
+        (f"{_LEASH}::TestALeash::test_lets_nothing_start_when_it_is_over",),
+    ),
+    Guard(
+        "guard-ends-with-its-worker",
+        "children of a stopped worker",
+        "executors/process/guard.py",
+        "        elif is_gone(left):\n            _end_all(descriptor)\n",
+        "        elif is_gone(left):\n",
+        (f"{_LEASH}::TestAGuard::test_ends_with_its_worker_whatever_is_left_of_that",),
+    ),
+    Guard(
+        "sqlite-folder-is-synced",
+        "a power cut",
+        "storages/sqlite/connection.py",
+        "        sync_folder(Path(self.location.real).parent)\n",
+        "",
+        (f"{_POWER}::TestAPowerCut::test_after_a_sync_that_failed_takes_nothing_acknowledged",),
+    ),
+)
+
 #: All of them, by where they are.
 GUARDS: tuple[Guard, ...] = (
     *_OUTCOMES, *_CLAIMS, *_BRANCHES, *_FILES, *_MEMORY, *_LIVES, *_WORKER, *_CLIENT, *_RUNS,
-    *_EXECUTORS_OF_OURS,
+    *_EXECUTORS_OF_OURS, *_LEASHES,
 )  # fmt: skip
