@@ -181,7 +181,7 @@ def _parse_key(text: str) -> Any:
 
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(
             "GIGQ_SIGNING_KEY begins with { and is no JSON object of key ids to keys."
         ) from None
@@ -358,9 +358,11 @@ def _is_trusted(path: Path) -> bool:
     return False
 
 
+#: No file of settings is larger; a reader of TOML may take its time for one that is.
+_MOST_BYTES = 256 * 1024
 #: Every way in which TOML can spell a table `tool.gigq`.
 _MAY_CONFIGURE = re.compile(
-    rb"""^\s*(\[\s*tool\s*(\]|\.\s*["']?gigq)|tool\s*[.=])""", re.MULTILINE
+    rb"""^[ \t]*(\[[ \t]*["']?tool["']?[ \t]*(\]|\.[ \t]*["']?gigq)|["']?tool["']?[ \t]*[.=])""", re.MULTILINE
 )  # fmt: skip
 _read: dict[Path, tuple[tuple[int, int, int], Mapping[str, Any] | None]] = {}
 
@@ -378,6 +380,10 @@ def _table(path: Path) -> Any:
 
 def _load(path: Path) -> Mapping[str, Any] | None:
     data = _bytes_of(path)
+    if len(data) > _MOST_BYTES:
+        raise ConfigError(
+            f"{path} has {len(data)} bytes, and a file of settings at most {_MOST_BYTES}."
+        )
     in_pyproject = path.name == "pyproject.toml"
     if in_pyproject and not _MAY_CONFIGURE.search(data):
         return None  # nothing for us, and reading TOML costs as much as importing gigq
@@ -403,7 +409,10 @@ def _parsed(path: Path, data: bytes) -> dict[str, Any]:
 
     try:
         return tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # TOMLDecodeError, and a number of thousands of digits
         raise ConfigError(f"{path} is not valid TOML: {error}.\nCorrect that line.") from error
 
 

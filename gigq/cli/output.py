@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _PIECE = 16_384
 #: Larger whole numbers are written in hexadecimal: Python itself reads no more digits than 4,300.
 _MOST_BITS = 14_000
+_DEEPEST = 250
 _STYLES = {
     "completed": "green",
     "failed": "red",
@@ -285,12 +286,14 @@ def abandon_stdout() -> None:
         return
 
 
-def jsonable(value: object) -> Any:
+def jsonable(value: object, depth: int = _DEEPEST) -> Any:
     """A value as JSON can say it, for reading; `gigq export` is the form that loses nothing.
 
     Tuples and sets become lists, times ISO 8601, bytes base64, keys text, and whatever else JSON
-    lacks its `str`.
+    lacks its `str`. Below `depth` levels there is text alone: JSON's own writer knows no end.
     """
+    if depth <= 0:
+        return said(value)
     plain: Any
     match value:
         case None | bool() | str():
@@ -300,16 +303,16 @@ def jsonable(value: object) -> Any:
         case float() if math.isfinite(value):
             plain = value
         case Mapping():
-            plain = {said(key): jsonable(item) for key, item in value.items()}
+            plain = {said(key): jsonable(item, depth - 1) for key, item in value.items()}
         case bytes() | bytearray() | memoryview():
             plain = base64.b64encode(value).decode()
         case datetime() | date():
             plain = value.isoformat()
         case Sequence() | Set():
-            plain = [jsonable(item) for item in value]
+            plain = [jsonable(item, depth - 1) for item in value]
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             names = [each.name for each in dataclasses.fields(value)]
-            plain = {name: jsonable(getattr(value, name)) for name in names}
+            plain = {name: jsonable(getattr(value, name), depth - 1) for name in names}
         case _:
             plain = said(value)
     return plain

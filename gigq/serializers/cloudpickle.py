@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from gigq.contracts.serializer import Serializer
 from gigq.errors import SerializationError
+from gigq.serializers.plain import said
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class CloudpickleSerializer(Serializer):
         except Exception as error:  # whatever a __reduce__ raises
             raise SerializationError(
                 f"A value of type {type(value).__qualname__} cannot be pickled:"
-                f" {type(error).__name__}: {error}.\n"
+                f" {said(error)}.\n"
                 "Open files, locks, connections and generators cannot travel: make them in the job."
             ) from error
         return pickled
@@ -42,6 +43,6 @@ class CloudpickleSerializer(Serializer):
             return pickle.loads(data)  # noqa: S301 - whoever chose this serializer was told
         except Exception as error:  # whatever a damaged pickle, or a class's own code, raises
             raise SerializationError(
-                f"These {len(data)} bytes cannot be unpickled: {type(error).__name__}: {error}.\n"
+                f"These {len(data)} bytes cannot be unpickled: {said(error)}.\n"
                 "They were damaged, or a module that they need is missing or different here."
             ) from error

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Any
 
 from gigq.errors import SerializationError
+from gigq.text import printable
 
 #: Deepest nesting that is carried. Far below what Python's own stack allows a reader, so that what
 #: could be written in a shallow place can be read in a deep one.
@@ -20,6 +21,7 @@ MAX_DEPTH = 200
 UNREADABLE = (
     ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, OSError,
 )  # fmt: skip
+_SAID = 500
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 _TEXT = frozenset({str})
 
@@ -28,9 +30,19 @@ def unreadable(root: str, data: bytes, what: str, error: Exception) -> Serializa
     """Bytes that are not what a serializer of ours writes."""
     return SerializationError(
         f"{root}: these {len(data)} bytes are not {what} as gigq writes it: "
-        f"{type(error).__name__}: {error}.\nThey were damaged, or written by something else.",
+        f"{said(error)}.\nThey were damaged, or written by something else.",
         root,
     )
+
+
+def said(error: BaseException) -> str:
+    """An error's kind and message, cut: it may quote all of what it could not read, and a class of the
+    user's may raise when it is asked."""
+    try:
+        text = str(error)
+    except Exception as failure:
+        text = f"(its __str__ raises {type(failure).__name__})"
+    return f"{type(error).__name__}: {printable(text, _SAID)}"
 
 
 def is_plain(value: Any, depth: int = MAX_DEPTH) -> bool:

@@ -48,7 +48,7 @@ class Location:
         if self.busy_timeout is not None:
             options.append(f"busy_timeout={self.busy_timeout:g}")
         query = f"?{'&'.join(options)}" if options else ""
-        return f"sqlite:///{quote(self.path, safe='/ :@+,~', errors='surrogatepass')}{query}"
+        return f"sqlite:///{quote(self.path, safe='/ :@+,~', errors='surrogateescape')}{query}"
 
     def uri(self, mode: str) -> str:
         """For `sqlite3.connect(…, uri=True)`."""
@@ -78,7 +78,7 @@ def locate(target: str | os.PathLike[str]) -> Location:
                 f"{text!r} has a host, and a SQLite file has none.\n"
                 "Write sqlite:///jobs.db for a relative path, sqlite:////srv/jobs.db for an absolute one."
             )
-        path = unquote(path[1:], errors="surrogatepass")
+        path = unquote(path[1:], errors="surrogateescape")  # as Python names files of any bytes
         for option, value in parse_qsl(query, keep_blank_values=True):
             if option == "durability":
                 durability = _durability(text, value)
@@ -123,6 +123,10 @@ def _refuse_path(text: str, path: str) -> None:
             f"{text!r}: a SQLite database in memory would be another one for each connection.\n"
             "Use memory:// for a queue that lives in this process."
         )
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{text!r} names no file: this system cannot write it as a path.") from error
     if "\0" in path:
         raise ConfigError(f"{text!r} has a NUL character, which no path can have.")
 
