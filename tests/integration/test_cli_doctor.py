@@ -13,13 +13,15 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from gigq.cli.doctor import functions
+from gigq.cli.doctor import functions, view
+from gigq.cli.doctor import jobs as doctors_jobs
 from gigq.cli.root import gigq
 from gigq.clock import MICROSECONDS, SYSTEM_CLOCK, ManualClock
 from gigq.contracts.storage import ErrorInfo, Takes, TimedOut, Want, WorkerInfo
@@ -483,6 +485,17 @@ class TestStuckJobs:
         assert not finding["wrong"]
         assert finding["facts"]["jobs"] == [job_id]
 
+    def test_run_on_workers_without_a_session(self, queue):
+        """As every storage shows it, also one that does not look by itself."""
+        job_id = echo(queue)
+        assert queue.storage.turn(session(queue, "w", slots=2), want=Want((0,))).claims
+        seen = view.seen(queue.storage, SYSTEM_CLOCK.wall_us())
+        assert list(doctors_jobs.unowned(seen)) == []
+
+        [finding] = doctors_jobs.unowned(replace(seen, sessions=()))
+
+        assert (finding.id, finding.facts["jobs"]) == ("jobs-unowned", [job_id])
+
     def test_are_past_their_end_and_nobody_has_cancelled_them(self, queue):
         job_id = echo(queue, expires=0.05)
 
@@ -509,6 +522,55 @@ class TestStuckJobs:
         assert status["status"] == "pending"
         assert [run["status"] for run in status["executions"]] == ["lost"]
         assert document_of("--deep")["findings"], "still readable"
+
+
+class TestQueuesBeyondThePart:
+    """Of a large queue only the oldest jobs are looked at; what counting shows is seen all the same."""
+
+    @pytest.fixture(autouse=True)
+    def _part(self, queue, monkeypatch):
+        monkeypatch.setattr("gigq.cli.doctor.view.MOST_JOBS", 2)
+        session(queue, takes=Takes(queues=("default", "p")))
+        for _ in range(3):
+            echo(queue)
+
+    def test_are_served_by_nobody(self, queue):
+        echo(queue, queue="q")
+
+        finding = found()["queue-unserved"]
+
+        assert finding["what"] == ("1 job pending in the queue 'q', which no living worker serves.")
+        assert finding["wrong"]
+
+    def test_are_paused(self, queue):
+        echo(queue, queue="p")
+        queue.pause("p")
+
+        assert found()["queue-paused"]["what"] == "1 job in the queue 'p', which is paused."
+
+    def test_are_served(self, queue):
+        echo(queue, queue="p")
+
+        assert found() == {}
+
+
+class TestPlugins:
+    def test_that_are_broken_are_named(self, in_tmp_path):
+        """An installed distribution whose module cannot be imported."""
+        info = in_tmp_path / "site" / "broken_one-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-one\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[gigq]\nbroken = no_such_module.at_all\n")
+        JobQueue(DB).close()
+
+        ran = subprocess.run(
+            [sys.executable, "-m", "gigq", "--db", DB, "doctor", "--json"],
+            env={**os.environ, "PYTHONPATH": str(info.parent)}, capture_output=True, check=False,
+        )  # fmt: skip
+
+        assert ran.returncode == 1, ran.stderr
+        findings = {each["id"]: each for each in json.loads(ran.stdout)["findings"]}
+        assert findings["plugin-broken"]["facts"]["plugin"] == "broken"
 
 
 class TestFunctions:
@@ -683,6 +745,19 @@ class TestRights:
         os.chown(in_tmp_path, 12_345, -1)
         assert "belongs to user 12345" in found()["folder-owner"]["what"]
         os.chown(in_tmp_path, 0, -1)
+
+    def test_of_another_user_are_told(self):
+        if not ROOT:
+            return  # only root can give a file away
+        with folder_for_all() as folder:
+            shutil.move(DB, folder / DB)
+            (folder / DB).chmod(0o644)
+            os.chown(folder / DB, 12_345, -1)
+            os.chdir(folder)
+            with as_nobody():
+                finding = found()["owner-foreign"]
+
+        assert "belongs to user 12345, and this is user 65534" in finding["what"]
 
 
 class TestTheDisk:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gigq.cli.doctor.view import View
 from gigq.cli.output import many
 from gigq.contracts.findings import Finding
-from gigq.contracts.storage import JobRecord, JobStatus, Phase
+from gigq.contracts.storage import JobRecord, JobStatus, Phase, SessionRecord
 from gigq.text import shown
 
 _MOST_NAMED = 5
@@ -21,6 +21,7 @@ def examine(view: View) -> Iterator[Finding]:
     """Everything that keeps jobs from going on, or did."""
     stuck = {job.id: why for job in view.unfinished if (why := reason(view, job)) is not None}
     yield from waiting(view, stuck)
+    yield from queues(view)
     yield from blocked(view, stuck)
     yield from suspects(view)
     yield from lost_for_good(view)
@@ -61,11 +62,7 @@ def reason(view: View, job: JobRecord) -> Why | None:
     if job.phase in (Phase.RUNNING, Phase.ENDED, Phase.BLOCKED):
         return None
     if job.queue in view.paused:
-        queue = shown(job.queue)
-        return Why(
-            "queue-paused", f"in the queue {queue}, which is paused", f"gigq resume {job.queue}",
-            job.queue, wrong=False,
-        )  # fmt: skip
+        return _paused(job.queue)
     if job.phase is not Phase.READY:
         return None
     return _untaken(view, job)
@@ -78,11 +75,7 @@ def _untaken(view: View, job: JobRecord) -> Why | None:
     takes = [each.session.worker.takes for each in view.living]
     listening = [each for each in takes if not each.queues or job.queue in each.queues]
     if not listening:
-        queue = shown(job.queue)
-        return Why(
-            "queue-unserved", f"ready in the queue {queue}, which no living worker serves",
-            f"gigq worker --queue {job.queue}", job.queue,
-        )  # fmt: skip
+        return _unserved(job.queue, "ready in")
     serializer = job.params.serializer
     reading = [each for each in listening if not each.serializers or serializer in each.serializers]
     if not reading:
@@ -98,6 +91,43 @@ def _untaken(view: View, job: JobRecord) -> Why | None:
             f"gigq worker --allow {job.function.rpartition(':')[0]}, if it is to run.", job.function,
         )  # fmt: skip
     return None
+
+
+def _paused(queue: str) -> Why:
+    return Why(
+        "queue-paused", f"in the queue {shown(queue)}, which is paused", f"gigq resume {queue}",
+        queue, wrong=False,
+    )  # fmt: skip
+
+
+def _unserved(queue: str, where: str) -> Why:
+    return Why(
+        "queue-unserved", f"{where} the queue {shown(queue)}, which no living worker serves",
+        f"gigq worker --queue {queue}", queue,
+    )  # fmt: skip
+
+
+def queues(view: View) -> Iterator[Finding]:
+    """Queues of which no job was looked at: that nobody serves them can be seen all the same."""
+    seen = {job.queue for job in view.unfinished}
+    for queue, count in sorted(view.pending.items()):
+        if not count or queue in seen:
+            continue
+        if queue in view.paused:
+            why = _paused(queue)
+        elif view.living and not any(_serves(each, queue) for each in view.living):
+            why = _unserved(queue, "pending in")
+        else:
+            continue
+        yield Finding(
+            why.id, f"{many(count, 'job')} {why.what}.", why.cure, wrong=why.wrong,
+            facts={"count": count, "key": queue},
+        )  # fmt: skip
+
+
+def _serves(record: SessionRecord, queue: str) -> bool:
+    queues = record.session.worker.takes.queues
+    return not queues or queue in queues
 
 
 def waiting(view: View, stuck: Mapping[str, Why]) -> Iterator[Finding]:

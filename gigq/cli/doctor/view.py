@@ -25,6 +25,7 @@ class View:
         failed: The newest that failed.
         others: Jobs that those wait for, by id.
         total: How many jobs are unfinished.
+        pending: How many are pending, by queue.
     """
 
     now_us: int
@@ -35,6 +36,7 @@ class View:
     failed: Sequence[JobRecord] = ()
     others: Mapping[str, JobRecord] = field(default_factory=dict)
     total: int = 0
+    pending: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def extent(self) -> str:
@@ -81,6 +83,7 @@ def seen(storage: Storage, now_us: int) -> View:
         failed.jobs,
         _ancestors(storage, waiting),
         sum(of_queue.get(status, 0) for of_queue in counts.values() for status in _UNFINISHED),
+        {queue: of_queue.get(JobStatus.PENDING, 0) for queue, of_queue in counts.items()},
     )
 
 

@@ -68,7 +68,8 @@ def _silent(view: View, record: SessionRecord, *, here: bool) -> Finding:
         "worker-silent", view, record,
         f"it has given no sign of life for longer than its lease of {lease}",
         "It runs on another host or in another container, so that its process cannot be asked: any "
-        "living worker that watches it for its lease declares it dead. Start one if none lives.",
+        "living worker that watches it for its lease declares it dead. Start one if none lives. If it "
+        "works all the same, its clock is behind by as much.",
     )  # fmt: skip
 
 
