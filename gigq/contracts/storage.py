@@ -777,8 +777,7 @@ class Storage(ABC):
     """Where jobs are kept.
 
     Made by `from_url`, then `initialize` (once, by anybody) and `open`. After `close` it can be opened
-    again. Until `open` returned, only `initialize`, `version`, `examine`, `repair` and `close` may be
-    called.
+    again. Until `open` returned, only `initialize`, `version`, `examine` and `close` may be called.
 
     Errors of every method: `StorageUnavailable` and its subclasses when it does not answer now,
     `StorageCorrupt` and `StorageReplaced` when it is no longer what it was.
@@ -1104,7 +1103,7 @@ class Storage(ABC):
 
     def repair(self) -> list[Repair]:
         """Do what is safe about everything that `examine` calls fixable, and say what was done. No job
-        changes its meaning. Before `open`, only what can be done from outside."""
+        changes its meaning."""
         return []
 
     def backup(self, target: str) -> None:  # noqa: ARG002 - for those that can

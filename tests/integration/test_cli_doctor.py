@@ -191,6 +191,14 @@ class TestLooking:
         assert finding["facts"]["error"] == "NotInitialized"
         assert document_of("--fix")["repairs"] == []
 
+    def test_leaves_what_is_not_ours_alone(self):
+        """A wrong path must not change the rights of somebody's file."""
+        Path(DB).write_text("not a database" * 100)
+        Path(DB).chmod(0o666)
+
+        assert found("--fix").keys() == {"not-opened"}
+        assert Path(DB).stat().st_mode & 0o777 == 0o666
+
     def test_names_a_schema_that_is_newer(self, queue):
         queue.close()
         with raw() as connection:

@@ -138,17 +138,11 @@ def _from_outside(shell: Shell) -> list[Finding]:
 
 
 def _fix(shell: Shell) -> list[Repair]:
-    from gigq.plugins import storage
-
     try:
-        with shell.storage() as opened:
-            return [*_recover(opened), *opened.repair()]
+        with shell.storage() as storage:
+            return [*_recover(storage), *storage.repair()]
     except (GigqError, CommandFailed):
-        pass  # told by the look that follows
-    try:
-        return storage(shell.target.value).repair()
-    except GigqError:
-        return []
+        return []  # told by the look that follows
 
 
 def _recover(storage: Storage) -> Iterator[Repair]:

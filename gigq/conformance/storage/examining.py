@@ -48,7 +48,6 @@ class ExaminingCases(StorageCases):
         closed_storage.initialize()
 
         assert isinstance(closed_storage.examine(), list)
-        assert isinstance(closed_storage.repair(), list)
 
     def test_who_only_looks_sees_all(self, storage: Storage, clock: ManualClock) -> None:
         """And changes nothing, not by opening and not by closing."""

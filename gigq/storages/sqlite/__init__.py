@@ -53,7 +53,13 @@ from gigq.contracts.storage import (
     Want,
     WorkerInfo,
 )
-from gigq.errors import InvalidArgument, SessionLost, StorageReadOnly
+from gigq.errors import (
+    ForeignDatabase,
+    InvalidArgument,
+    SessionLost,
+    StorageError,
+    StorageReadOnly,
+)
 from gigq.liveness import Watch
 from gigq.storages.sqlite import (
     claims,
@@ -527,21 +533,32 @@ class SqliteStorage(Storage):
         return self._read(maintenance.check)
 
     def examine(self, *, deep: bool = False) -> list[Finding]:
+        if self._database is None and self._is_foreign():
+            return []
         found = list(surroundings.examine(self.location))
         if self._database is not None:
             found += self._read(lambda tx: list(examination.examine(tx, deep=deep)))
         return found
 
+    def _is_foreign(self) -> bool:
+        """Whether the file is another program's: it is none of ours to judge."""
+        try:
+            self.version()
+        except ForeignDatabase:
+            return True
+        except StorageError:
+            return False  # nobody can tell
+        return False
+
     def repair(self) -> list[Repair]:
+        database = self._opened()
         done = list(surroundings.repair(self.location))
-        if self._database is not None:
-            if self._read(examination.needs_repair):
-                done += self._write(lambda tx: list(examination.repair(tx)))
-            done += self._opened().maintain(
-                lambda connection: list(surroundings.fold_log(connection, self.location)),
-                min(self._timeout, _FOLDING),
-            )
-        return done
+        if self._read(examination.needs_repair):
+            done += self._write(lambda tx: list(examination.repair(tx)))
+        return done + database.maintain(
+            lambda connection: list(surroundings.fold_log(connection, self.location)),
+            min(self._timeout, _FOLDING),
+        )
 
     def backup(self, target: str) -> None:
         database = self._opened()
