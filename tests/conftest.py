@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import table
+from tests.simulation import coverage
 
 #: How much of it: `short` within all tests, `full` in `./dev faults`, `nightly` for hours.
 FORMS = ("short", "full", "nightly")
@@ -66,6 +67,7 @@ def pytest_terminal_summary(terminalreporter, config):
     reports = [
         each for outcome in ("passed", "failed") for each in terminalreporter.getreports(outcome)
     ]
+    _show_simulation(terminalreporter, reports)
     rows = table.rows_of(reports)
     if not rows:
         return
@@ -75,6 +77,13 @@ def pytest_terminal_summary(terminalreporter, config):
     if document is not None:
         table.write_into(document, rows)
         terminalreporter.write_line(f"written into {document}")
+
+
+def _show_simulation(terminalreporter, reports):
+    notes = coverage.reported(reports)
+    if notes:
+        terminalreporter.section("simulation: contract call × fault")
+        terminalreporter.write_line(coverage.as_text(notes))
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ operators, the workers with their slots, leases, hosts and executors, and the fa
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -36,7 +37,7 @@ from gigq.worker.coordinator import Coordinator, Goal, Wish
 from gigq.worker.crew import Crew
 from tests.simulation.engine import Inbox, Keeper, Process, World
 from tests.simulation.executor import Act, SimulatedExecutor
-from tests.simulation.wire import CALLS, FAULTS, Faults, Wire
+from tests.simulation.wire import CALLS, FAULTS, LINES, Faults, Wire
 
 KINDS = ("memory", "sqlite")
 #: What a history has at least.
@@ -50,10 +51,19 @@ _COMING = frozenset({Phase.READY, Phase.SCHEDULED, Phase.RETRYING, Phase.STOPPIN
 _PARAMS = Payload("json", b"{}")
 _LARGE = Payload("json", b'"' + b"x" * 70_000 + b'"')
 _TAKES = Takes((), ("json",), ("app",))
+#: Every call with every fault, shuffled once and for all; how many of them a history is dealt.
+_DECK = [(call, fault) for call in CALLS for fault in FAULTS]
+random.Random(1).shuffle(_DECK)
+_CARDS = 4
+#: About how often a history makes a call, where that is more than twice.
+_OFTEN = {
+    "turn": 60, "wait": 25, "recover": 20, "add": 8, "join": 4, "payloads": 3, "initialize": 8,
+    "open": 8, "close": 3,
+}  # fmt: skip
 #: So long the world is left in peace at most.
 _PEACE_US = 600 * _S
 #: Where files of SQLite are: what a history checks is not the disk.
-_FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+_FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 @lru_cache(maxsize=256)
@@ -125,6 +135,26 @@ class History:
         self._workers: dict[str, dict] = {}
         self._busy_scripts = 0
         self._stops = False
+
+    def size(self) -> dict[str, int]:
+        """How much there was of what makes a history."""
+        return {
+            "workers": len(self._workers),
+            "jobs": len(self._ids),
+            "calls": sum(self.faults.calls.values()),
+            "faults": sum(entry["kind"] == "fault" for entry in self.log),
+        }
+
+    def forget(self) -> None:
+        """Keep the figures alone: thousands of logs are much."""
+        self.figures = {
+            "faults": self.size()["faults"],
+            "jobs": len(self._ids),
+            "refused": sum(len(e["stale"]) for e in self.log if e["kind"] == "recorded"),
+            "recovery_us": _longest_recovery(self.log),
+        }
+        self.world = self.random = self.witness = None
+        self.log, self.rows, self._acts, self._workers = [], [], {}, {}
 
     # --- its course ---
 
@@ -278,7 +308,7 @@ class History:
         coordinator = process.coordinator = Coordinator(
             wire,
             info,
-            lambda report: Crew(executor, kept["slots"], lambda call: None, report),
+            lambda report: Crew(executor, kept["slots"], lambda _: None, report),
             polling_us=kept["polling_us"],
             grace_us=kept["grace_us"],
             uniform=self.random.random,
@@ -323,25 +353,32 @@ class History:
     # --- what befalls them ---
 
     def _plan_faults(self) -> None:
+        """Some cells of the table of calls and faults, and more where workers live.
+
+        The deck is the same for all histories, and each takes the next few cards, so that a few hundred
+        seeds in a row meet everything.
+        """
         rnd = self.random
         self._active_until = self.world.now_us + rnd.randrange(1_500 * _MS, 3_500 * _MS)
         planned = self.faults.planned
-        for _ in range(rnd.randint(2, 6)):
-            call, fault = rnd.choice(CALLS), rnd.choice(FAULTS)
-            planned.setdefault(call, {})[rnd.randint(1, 3)] = self._fault(fault)
-        for _ in range(rnd.randint(1, 5)):
-            call = rnd.choice(
-                ("turn", "turn", "turn", "add", "recover", "payloads", "wait", "leave")
-            )
+        for number in range(_CARDS):
+            call, fault = _DECK[(self.seed * _CARDS + number) % len(_DECK)]
+            nth = rnd.randint(1, _OFTEN.get(call, 2))
+            planned.setdefault(call, {})[nth] = self._fault(call, fault)
+        for _ in range(rnd.randint(1, 4)):
+            call = rnd.choice(("turn", "turn", "turn", "add", "recover", "payloads", "wait"))
             fault = rnd.choice((*FAULTS, "answer_lost", "pause"))
-            planned.setdefault(call, {})[rnd.randint(1, 60)] = self._fault(fault)
+            nth = rnd.randint(1, _OFTEN.get(call, 2))
+            planned.setdefault(call, {})[nth] = self._fault(call, fault)
 
-    def _fault(self, fault: str) -> tuple:
+    def _fault(self, call: str, fault: str) -> tuple:
         if fault == "within":
-            return fault, int(2 ** self.random.uniform(0, 9))
+            # Half of them early: a call on little data has fewer lines.
+            most = LINES[call][self.kind == "sqlite"] // self.random.choice([1, 5])
+            return fault, self.random.randint(1, max(1, most))
         if fault == "pause":
             return fault, self.random.randrange(500 * _MS, 9 * _S)
-        return (fault,)
+        return fault, 0
 
     def _befall(self) -> None:
         """What comes from outside, at moments of its own."""
@@ -349,8 +386,11 @@ class History:
         span = self._active_until - self.world.now_us
         deeds = [self._pause_one, self._jump, self._jump, self._go_away, self._go_away, self._fill,
                  self._kill_one, self._tell_one, self._tell_one]  # fmt: skip
-        for _ in range(rnd.randint(2, 5)):
-            self.world.later(rnd.randrange(span), None, rnd.choice(deeds))
+        chosen = rnd.choices(deeds, k=rnd.randint(2, 5))
+        if "leave" in self.faults.planned:
+            chosen += [self._tell_one, self._tell_one]
+        for deed in chosen:
+            self.world.later(rnd.randrange(span), None, deed)
 
     def _some_worker(self) -> Process | None:
         alive = [
@@ -591,7 +631,7 @@ class History:
                 self.witness.described[job_id]["earliest_us"] = self.world.now_us + delay_us
             try:
                 wire.add(jobs)
-            except (StorageUnavailable,) as error:
+            except StorageUnavailable as error:
                 if type(error) is not StorageUnavailable:
                     raise  # nothing was changed, as `JobQueue` knows
                 wire.add(jobs, repeat=True)
@@ -682,3 +722,19 @@ def _row(snapshot) -> dict:
 
 def _text(payload) -> str | None:
     return None if payload is None else payload.data.decode()
+
+
+def _longest_recovery(log: list[dict]) -> int:
+    """From a worker's death until a neighbour had released its jobs, at the longest."""
+    died = {entry["who"]: entry["at_us"] for entry in log if entry["kind"] == "died"}
+    owners = {entry["session"]: entry["who"] for entry in log if entry["kind"] == "joined"}
+    return max(
+        (
+            entry["at_us"] - died[owners[session]]
+            for entry in log
+            if entry["kind"] == "lost"
+            for _, _, session, _ in entry["losses"]
+            if owners.get(session) in died
+        ),
+        default=0,
+    )

@@ -7,7 +7,6 @@ the storage really answered goes into the log, also where nobody hears it.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from gigq.errors import (
     StorageFull,
     StorageUnavailable,
 )
+from tests.interrupting import interrupt_at
 from tests.simulation.engine import Dead
 
 #: Every contract method that a program calls. `nudge` is not here: it has no answer and reaches no
@@ -47,9 +47,17 @@ WRITES = frozenset({
     "recover", "restore", "vacuum",
 })  # fmt: skip
 FAULTS = ("before", "within", "after", "answer_lost")
-#: About how many lines of the storage's code a call goes through; the rest go through some sixty.
-LINES = {"turn": 700, "add": 400, "recover": 250, "requeue": 400, "cancel": 250, "clear": 250,
-         "leave": 200, "restore": 400, "find": 200, "export": 400, "payloads": 120, "get": 120}  # fmt: skip
+#: About how many lines of the storage's code most calls go through, in memory and in SQLite.
+LINES = {
+    "initialize": (7, 170), "open": (7, 210), "version": (4, 47), "add": (400, 500), "get": (120, 170),
+    "statuses": (26, 90), "find": (500, 600), "history": (16, 76), "counts": (50, 62),
+    "cancel": (130, 370), "requeue": (60, 380), "clear": (300, 500), "pause": (21, 148),
+    "resume": (24, 130), "paused": (13, 42), "set_retention": (27, 155), "retention": (13, 59),
+    "join": (24, 154), "leave": (24, 121), "turn": (296, 352), "payloads": (44, 90),
+    "recover": (200, 600), "sessions": (41, 302), "wait": (14, 87), "export": (2000, 3000),
+    "restore": (36, 279), "check": (78, 5000), "backup": (0, 65), "vacuum": (1, 113),
+    "describe": (1, 166), "close": (11, 39),
+}  # fmt: skip
 
 _STORAGES = str(Path(gigq.__file__).parent / "storages")
 _CONTRACT = contract.__file__
@@ -110,54 +118,67 @@ class Wire(Storage):
 
     # --- the place of all faults ---
 
-    def _call(self, name, work, note=None):
-        process, world, faults = self._process, self._world, self._faults
+    def _call(self, name, work, note=None, stirs=False):
+        """One call.
+
+        Args:
+            note: Writes into the log what the storage answered or raised, and whether that was heard.
+            stirs: Whether somebody who waits may have waited for this; None: if there is an answer.
+        """
+        process = self._process
         if process.ended:
             raise Dead
-        process.sleep(world.random.randrange(1, 1_500))
-        fault, *how = faults.at(name) or (None,)
+        process.sleep(1 + int(self._world.random.random() * 1_500))
+        fault, how = self._faults.at(name) or (None, 0)
+        self._strike_before(name, fault, how, note)
+        answer, error, fault = self._reach(name, work, fault, how)
+        if note is not None:
+            note(answer, error, fault is None)
+        if fault == "answer_lost":
+            raise StorageUnavailable("the answer was lost")
+        if fault is not None:
+            process.kill()
+        if stirs or (stirs is None and answer):
+            self._witness.something_changed(self)
+        process.sleep(1 + int(self._world.random.random() * 500))
+        if error is not None:
+            raise error
+        return answer
+
+    def _strike_before(self, name, fault, how, note):
+        """What befalls a call that does not reach the storage, or later."""
+        process, world = self._process, self._world
         if fault == "pause":
             self._hit(name, fault)
-            process.pause(how[0])
+            process.pause(how)
             process.sleep(0)
         if fault == "before":
             self._hit(name, fault)
             process.kill()
-        refusal = faults.refusal(name, process.name, world.now_us)
+        refusal = self._faults.refusal(name, process.name, world.now_us)
         if refusal is not None:
-            faults.hits[name, "away"] += 1
+            self._faults.hits[name, "away"] += 1
             process.sleep(world.random.randrange(1, 50_000))
             if note is not None and not isinstance(refusal, StorageBusy | StorageFull):
                 note(None, refusal, False)
             raise refusal
+
+    def _reach(self, name, work, fault, how):
+        """The storage is reached: its answer or its error, and what befell the call, or None."""
         answer = error = None
         try:
-            answer = _until_line(how[0], work) if fault == "within" else work()
+            answer = _dying(how, work) if fault == "within" else work()
         except Dead as death:
             self._hit(name, "within")
-            if note is not None:
-                note(None, death, False)
-            process.kill()
+            return None, death, "within"
         except GigqError as raised:
             error = raised
-        if fault in ("after", "within"):
-            self._hit(name, "after")
-            if note is not None:
-                note(answer, error, False)
-            process.kill()
-        if fault == "answer_lost":
+        if fault == "within":
+            fault = "after"  # it had fewer lines
+        if fault in ("after", "answer_lost"):
             self._hit(name, fault)
-            if note is not None:
-                note(answer, error, False)
-            raise StorageUnavailable("the answer was lost")
-        if note is not None:
-            note(answer, error, True)
-        if name in WRITES:
-            self._witness.something_changed(self)
-        process.sleep(world.random.randrange(1, 500))
-        if error is not None:
-            raise error
-        return answer
+            return answer, error, fault
+        return answer, error, None
 
     def _hit(self, name, fault):
         self._faults.hits[name, fault] += 1
@@ -211,7 +232,7 @@ class Wire(Storage):
                 answer, error, reached
             )
 
-        return self._call("add", lambda: self._storage.add(jobs, repeat=repeat), note)
+        return self._call("add", lambda: self._storage.add(jobs, repeat=repeat), note, stirs=True)
 
     def get(self, job_ids):
         return self._call("get", lambda: self._storage.get(job_ids))
@@ -238,6 +259,7 @@ class Wire(Storage):
             "cancel",
             lambda: self._storage.cancel(job_ids, running=running),
             self._say("cancel", list, ids=list(job_ids), running=running),
+            stirs=True,
         )
 
     def requeue(self, job_ids):
@@ -245,6 +267,7 @@ class Wire(Storage):
             "requeue",
             lambda: self._storage.requeue(job_ids),
             self._say("requeue", list, ids=list(job_ids)),
+            stirs=True,
         )
 
     def clear(self, statuses, *, before_us=None, cursor=None):
@@ -276,7 +299,12 @@ class Wire(Storage):
         self._call("pause", lambda: self._storage.pause(queue), self._say("pause", queue=queue))
 
     def resume(self, queue):
-        self._call("resume", lambda: self._storage.resume(queue), self._say("resume", queue=queue))
+        self._call(
+            "resume",
+            lambda: self._storage.resume(queue),
+            self._say("resume", queue=queue),
+            stirs=True,
+        )
 
     def paused(self):
         return self._call("paused", self._storage.paused)
@@ -313,7 +341,7 @@ class Wire(Storage):
                 return
             self._note("left", session=name, **({} if reached else {"reached": False}))
 
-        self._call("leave", lambda: self._storage.leave(session), note)
+        self._call("leave", lambda: self._storage.leave(session), note, stirs=True)
 
     def turn(self, session, outcomes=(), started=(), want=NOTHING, holding=None):
         name = self._witness.name_of(session)
@@ -342,6 +370,7 @@ class Wire(Storage):
             "turn",
             lambda: self._storage.turn(session, outcomes, started, want, holding),
             note,
+            stirs=bool(outcomes),
         )
 
     def payloads(self, session, runs):
@@ -367,7 +396,7 @@ class Wire(Storage):
                 self._note("lost", losses=losses, **({} if reached else {"reached": False}))
             self._note_removed(before)
 
-        return self._call("recover", work, note)
+        return self._call("recover", work, note, stirs=None)
 
     def sessions(self):
         return self._call("sessions", self._storage.sessions)
@@ -401,6 +430,7 @@ class Wire(Storage):
             "restore",
             lambda: self._storage.restore(snapshots),
             self._say("restore", int, ids=ids),
+            stirs=True,
         )
 
     def check(self):
@@ -429,26 +459,10 @@ def _told(outcome) -> tuple[str, int]:
     return _TOLD[type(outcome)], getattr(outcome, "retry_delay_us", 0) or 0
 
 
-def _until_line(line: int, work):
+def _dying(line: int, work):
     """Do `work`, and die at that line of the storage's code, if it has so many."""
-    left = line
+    return interrupt_at(line, work, Dead(), _is_of_storage)
 
-    def local(frame, event, argument):
-        nonlocal left
-        if event == "line":
-            left -= 1
-            if left <= 0:
-                sys.settrace(None)
-                raise Dead
-        return local
 
-    def trace(frame, event, argument):
-        name = frame.f_code.co_filename
-        return local if name.startswith(_STORAGES) or name == _CONTRACT else None
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        return work()
-    finally:
-        sys.settrace(before)
+def _is_of_storage(file: str) -> bool:
+    return file.startswith(_STORAGES) or file == _CONTRACT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import astuple, fields
 from types import SimpleNamespace
@@ -30,6 +29,7 @@ from gigq.contracts.storage import (
 from gigq.liveness import ProcessFacts, ProcessState, Watch
 from gigq.storages import memory
 from gigq.storages.memory import MemoryStorage
+from tests.interrupting import interrupt_at
 
 NULL = Payload("json", b"null")
 ERROR = ErrorInfo("ValueError", "no")
@@ -50,7 +50,7 @@ class Scene:
     def __init__(self):
         self.clock = ManualClock()
         self.storage = MemoryStorage(clock=self.clock)
-        self.storage._watch = Watch(self.clock, lambda worker: ProcessState.GONE, lambda: HERE)
+        self.storage._watch = Watch(self.clock, lambda _: ProcessState.GONE, lambda: HERE)
         self.storage.initialize()
         self.storage.open()
         self.storage.add([
@@ -134,28 +134,10 @@ STEPS = {
 
 def interrupted(line, step):
     """Whether the step was still going on at that line of the storage, and ended there."""
-    left = line
-
-    def local(frame, event, argument):
-        nonlocal left
-        if event == "line":
-            left -= 1
-            if left == 0:
-                sys.settrace(None)
-                raise Interrupt
-        return local
-
-    def trace(frame, event, argument):
-        return local if frame.f_code.co_filename == memory.__file__ else None
-
-    before = sys.gettrace()
-    sys.settrace(trace)
     try:
-        step()
+        interrupt_at(line, step, Interrupt(), lambda file: file == memory.__file__)
     except Interrupt:
         return True
-    finally:
-        sys.settrace(before)
     return False
 
 
