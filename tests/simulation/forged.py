@@ -410,6 +410,18 @@ def a_claim_ahead_that_was_lost_costs_an_attempt(story):
 
 
 @breaks("P3")
+def a_suspect_lies_ready_beside_others(story):
+    story.submit(job("a"))
+    story.claim("w1", ("a", 1))
+    story.begin("w1", "a")
+    story.end("w1", "a", how="died")
+    story.note("died", "w1")
+    story.lose("w2", "a", 1, "w1")
+    story.claim("w2", ("a", 2), ahead=True)
+    story.go_on("w2", "a", 2)
+
+
+@breaks("P3")
 def a_requeued_job_does_not_run(story):
     story.submit(job("a", max_attempts=1))
     story.run("w1", "a", how="raised")

@@ -195,6 +195,9 @@ class Past:
             self.order.setdefault(job["id"], (place, number))
             if entry["answer"] == "ok":
                 self.stored_at.setdefault(job["id"], place)
+        if entry["answer"] == "ok":  # the last try decides: the key may have become free since
+            for job in entry["jobs"]:
+                self.instead.pop(job["id"], None)
         self.instead.update(dict(entry.get("existing") or ()))
 
     def run(self, job: str, number: int) -> Run:
@@ -382,8 +385,19 @@ def everything_ends(past: Past) -> Said:
         if job in past.jobs:
             yield from _attempts_are_counted(past, job, row)
             yield from _requeued_is_tried_again(past, job, row)
+    yield from _suspects_are_claimed_alone(past)
     for _, entry in past.by_kind["unsettled"]:
         yield f"P3: at {entry['at_us']} µs, long after the last fault, the world had not come to rest"
+
+
+def _suspects_are_claimed_alone(past: Past) -> Said:
+    """What was lost before, and may have killed its worker, is not claimed to lie ready beside others:
+    they would be lost with it again."""
+    for place, entry in past.by_kind["lost"]:
+        for job, *_ in entry["losses"]:
+            for run in past.runs.get(job, {}).values():
+                if run.first_claim > place and True in run.ahead:
+                    yield f"P3: {run} was claimed ahead, although the job had been lost before"
 
 
 def _waits_rightly(past: Past, row: dict) -> bool:
