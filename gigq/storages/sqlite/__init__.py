@@ -80,7 +80,7 @@ from gigq.storages.sqlite import (
     wakeup,
 )
 from gigq.storages.sqlite.connection import Database, Tx, acquire, closed, release
-from gigq.storages.sqlite.location import locate, refuse_replaced
+from gigq.storages.sqlite.location import locate
 from gigq.storages.sqlite.schema import (
     SUPPORTED,
     boot_name,
@@ -464,7 +464,7 @@ class SqliteStorage(Storage):
             look = wakeup.FIRST_LOOK
             version = None
             while True:
-                refuse_replaced(database.location, database.opened)
+                database.refuse_changed()
                 before, version = version, connection.execute("PRAGMA data_version").fetchone()[0]
                 if self._database is not database or self._was_nudged():
                     return True
@@ -510,14 +510,7 @@ class SqliteStorage(Storage):
     def export(self) -> Iterator[Snapshot]:
         after = 0
         while True:
-            seqs = self._read(
-                lambda tx, after=after: [  # type: ignore[misc]
-                    row[0]
-                    for row in tx.run(
-                        "SELECT seq FROM job WHERE seq > ? ORDER BY seq LIMIT ?", [after, _EXPORTED]
-                    )
-                ]
-            )
+            seqs = self._read(lambda tx, after=after: reading.next_seqs(tx, after, _EXPORTED))  # type: ignore[misc]
             if not seqs:
                 return
             for seq in seqs:

@@ -30,7 +30,9 @@ from gigq.storages.sqlite.gate import Gate
 from gigq.storages.sqlite.location import (
     Identity,
     Location,
+    beside,
     identity,
+    refuse_lost_log,
     refuse_replaced,
     sync_folder,
     vanished,
@@ -168,6 +170,7 @@ class Database:
         self._lock = threading.Lock()
         self._gate = Gate(location.gate)
         self._writer: sqlite3.Connection | None = None
+        self._beside: tuple[object, ...] = ()
         self._busy_timeout = -1
         self._mutex = threading.Lock()
         self._members: list[_Member[Any]] = []
@@ -320,7 +323,7 @@ class Database:
         self._has_committed = False
         deadline = time.monotonic() + timeout
         with translated(self.location), self._letting_go_of_spoiled():
-            refuse_replaced(self.location, self.opened)
+            self.refuse_changed()
             with translated(self.location, untouched=True), self._letting_go_of_spoiled():
                 connection = self._open_writer()
             passed = self._gate.enter()
@@ -344,6 +347,16 @@ class Database:
                 if passed:
                     self._gate.leave()
 
+    def refuse_changed(self) -> None:
+        """Raise when the path no longer leads to what this process has open.
+
+        Raises:
+            StorageReplaced: The file, or the log that this process writes, was deleted or replaced.
+        """
+        refuse_replaced(self.location, self.opened)
+        if self._writer is not None:
+            refuse_lost_log(self.location, self._beside)
+
     def _open_writer(self) -> sqlite3.Connection:
         if self._closed:
             raise closed(self.location)
@@ -359,6 +372,7 @@ class Database:
                 connection.close()
                 raise
             self._writer = connection
+            self._beside = beside(self.location)
             self._busy_timeout = -1
             self._functions.clear()
         return self._writer
@@ -411,7 +425,7 @@ class Database:
             translated(self.location),
             self._letting_go_of_spoiled(),
         ):
-            refuse_replaced(self.location, self.opened)
+            self.refuse_changed()
             connection = self._open_writer()
             passed = self._gate.enter()
             try:

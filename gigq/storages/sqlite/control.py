@@ -13,6 +13,7 @@ from gigq.errors import DuplicateJob, ParentsRemoved
 from gigq.storages.sqlite.branches import BadEnd, bad_parents, cancel_for, recount
 from gigq.storages.sqlite.claims import end_pending
 from gigq.storages.sqlite.connection import bindable
+from gigq.storages.sqlite.failures import refuse_standing_still
 from gigq.storages.sqlite.jobs import listed, seqs_of
 from gigq.storages.sqlite.reading import cursor_seq
 from gigq.storages.sqlite.schema import RUN_STATUS, STATUS, State, states_of
@@ -225,15 +226,18 @@ def to_clear(
     tx: Tx, statuses: Collection[JobStatus], before_us: int | None, cursor: str | None
 ) -> tuple[list[int], str | None]:
     """The jobs of the next step that fit, and where the step after goes on; changes nothing."""
+    after = 0 if cursor is None else cursor_seq(cursor)
     found = tx.value(
         f"""
         SELECT json_group_array(json_array(seq, state, completed)) FROM (
             SELECT seq, state, completed FROM job WHERE seq > ? ORDER BY seq LIMIT {MAX_IDS + 1}
         )
         """,
-        [0 if cursor is None else cursor_seq(cursor)],
+        [after],
     )
     rows = json.loads(found)
+    if len(rows) > MAX_IDS:
+        refuse_standing_still(after, rows[MAX_IDS - 1][0])
     fits = _fits(statuses, before_us)
     fitting = [seq for seq, state, completed in rows[:MAX_IDS] if fits(state, completed)]
     return fitting, str(rows[MAX_IDS - 1][0]) if len(rows) > MAX_IDS else None

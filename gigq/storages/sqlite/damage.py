@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gigq.contracts.storage import ErrorInfo
 from gigq.errors import GigqError, StorageCorrupt, StorageError
 from gigq.storages.sqlite.branches import BadEnd, spread
+from gigq.storages.sqlite.failures import refuse_standing_still
 from gigq.storages.sqlite.schema import COUNTED, PULSE, STATUS, State
 from gigq.text import shown
 
@@ -317,6 +318,7 @@ def _damaged(tx: Tx) -> Iterator[tuple[int, dict[str, Any], list[str]]]:
                 yield seq, columns, wrong
         if len(seqs) < _BATCH or seqs[-1] == 2**63 - 1:
             return
+        refuse_standing_still(after - 1, seqs[-1])
         after = seqs[-1] + 1
 
 

@@ -81,6 +81,22 @@ def translate(
     return StorageError(f"{location.url}: SQLite refused {said}. Nothing was changed.")
 
 
+def refuse_standing_still(after: int, last: int, *, descending: bool = False) -> None:
+    """Raise where a walk by number does not get on, as over pages whose rows are out of order.
+
+    SQLite trusts the order that it finds: rows that a damaged page numbers wrongly would be walked over
+    again and again.
+
+    Raises:
+        sqlite3.DatabaseError: As SQLite's own for a damaged file.
+    """
+    if last < after if descending else last > after:
+        return
+    error = sqlite3.DatabaseError("the rows of the table job are out of order")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    raise error
+
+
 def spoils(error: sqlite3.Error) -> bool:
     """Whether a connection that met this error is not to be used again."""
     return _code(error) in _SPOILING

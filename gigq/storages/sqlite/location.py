@@ -126,7 +126,9 @@ def _refuse_path(text: str, path: str) -> None:
     try:
         os.fsencode(path)
     except UnicodeEncodeError as error:
-        raise ConfigError(f"{text!r} names no file: this system cannot write it as a path.") from error
+        raise ConfigError(
+            f"{text!r} names no file: this system cannot write it as a path."
+        ) from error
     if "\0" in path:
         raise ConfigError(f"{text!r} has a NUL character, which no path can have.")
 
@@ -248,6 +250,38 @@ def refuse_replaced(location: Location, opened: Identity) -> None:
         pass
     found = identity(location)
     raise vanished(location, "was deleted or moved away" if found is None else None)
+
+
+def beside(location: Location) -> tuple[object, ...]:
+    """Which log and shared memory lie beside the file; None for what is not there."""
+    return tuple(_inode(f"{location.real}{suffix}") for suffix in ("-wal", "-shm"))
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - on the path of every write
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def refuse_lost_log(location: Location, opened: tuple[object, ...]) -> None:
+    """Raise when the log or its memory are no longer those that this process writes.
+
+    SQLite itself takes them away with the last connection only. Whoever else did has parted those who
+    have the old ones open from those who come later, and neither sees what the other commits
+    (sqlite.org/howtocorrupt.html, 1.4).
+
+    Raises:
+        StorageReplaced: Says how to keep what is in the old ones.
+    """
+    if beside(location) != opened:
+        raise StorageReplaced(
+            f"{location.url}: its -wal or -shm file was deleted or replaced while it was in use. What is "
+            "written now would be found by nobody.\n"
+            "Stop all programs that use the queue, and start them again: the last to stop writes what it "
+            "holds into the file. Then run: gigq db check"
+        )
 
 
 def vanished(location: Location, how: str | None = "was deleted") -> StorageReplaced:

@@ -48,6 +48,10 @@ class Header:
 
 
 _BLANK = Header(0, 0, 0)
+#: The kind of a page that holds rows, and not other pages.
+_LEAF = 0x0D
+#: Bytes up to the number of rows in the first page.
+_HEAD = 105
 
 
 def found_version(location: Location, timeout: float) -> int | None:
@@ -152,11 +156,54 @@ def _look(location: Location, timeout: float) -> Header:
         return _BLANK
     if path.is_file() and size == 0 and not Path(f"{location.real}-wal").exists():
         return _BLANK
-    connection = connect_to_read(location, timeout)
+    connection = _connect_to_look(location, timeout)
     try:
         return _read(connection)
     finally:
         connection.close()
+
+
+def _connect_to_look(location: Location, timeout: float) -> sqlite3.Connection:
+    """A connection that leaves another program's file as it is, also one whose program had crashed.
+
+    One that may write would fold a left-over log in when it is closed, or roll a journal back as soon as
+    it looks.
+    """
+    if not any(_has_content(f"{location.real}{suffix}") for suffix in ("-wal", "-journal")):
+        return connect_to_read(location, timeout)
+    connection = connect(location, "ro", round(timeout * 1000))
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        # A journal that must be rolled back first: of a queue half made, or of another program.
+        connection.close()
+        _refuse_foreign_page(location)
+        return connect_to_read(location, timeout)
+    return connection
+
+
+def _has_content(path: str) -> bool:
+    try:
+        return Path(path).stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _refuse_foreign_page(location: Location) -> None:
+    """Look at the first page without SQLite (sqlite.org/fileformat2.html, 1.3 and 1.6)."""
+    # Left open: closing it would drop the locks of whoever has the file open in this process.
+    descriptor = os.open(location.real, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    page = os.pread(descriptor, _HEAD, 0) if hasattr(os, "pread") else b""
+    if len(page) < _HEAD or not page.startswith(b"SQLite format 3\0"):
+        return
+    user, application = int.from_bytes(page[60:64], "big"), int.from_bytes(page[68:72], "big")
+    is_blank = page[100] == _LEAF and page[103:105] == b"\0\0" and not user and not application
+    if not is_blank and application != APPLICATION_ID:
+        raise ForeignDatabase(
+            f"{location.url} is the database of another program (application id {application}, user "
+            f"version {user}), which did not end in order: its journal lies beside it.\n"
+            "All was left exactly as it was. Choose another path for the queue."
+        )
 
 
 def _read(connection: sqlite3.Connection) -> Header:

@@ -24,6 +24,7 @@ from gigq.contracts.storage import (
 from gigq.errors import InvalidArgument
 from gigq.storages.sqlite import damage
 from gigq.storages.sqlite.connection import bindable
+from gigq.storages.sqlite.failures import refuse_standing_still
 from gigq.storages.sqlite.outcomes import HANDED_BACK
 from gigq.storages.sqlite.schema import (
     COUNTED_OF,
@@ -272,7 +273,20 @@ def find(tx: Tx, where: JobFilter, *, limit: int, cursor: str | None, oldest_fir
     page = found[:limit]
     more = len(found) > limit
     last = str(page[-1][0]) if page else cursor
+    if page and cursor is not None:
+        refuse_standing_still(cursor_seq(cursor), page[-1][0], descending=not oldest_first)
     return Page(tuple(record for _, record in page), last if more else None)
+
+
+def next_seqs(tx: Tx, after: int, limit: int) -> list[int]:
+    """The numbers of the jobs that follow one, in order."""
+    seqs = [
+        row[0]
+        for row in tx.run("SELECT seq FROM job WHERE seq > ? ORDER BY seq LIMIT ?", [after, limit])
+    ]
+    if seqs:
+        refuse_standing_still(after, seqs[-1])
+    return seqs
 
 
 def _index(where: JobFilter) -> str:
