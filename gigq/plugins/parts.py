@@ -56,9 +56,9 @@ def _dotted(kind: Kind, target: str, contract: type[Part]) -> type[Part]:
     """The class at `module:Class`, which needs no plugin around it."""
     try:
         found = _imported(target)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # whatever importing it does
         raise UnknownPlugin(
-            f"There is no {kind} {target!r}: {error}.\n"
+            f"There is no {kind} {shown(target)}: {type(error).__name__}: {error!s:.300}.\n"
             "Write 'module:Class', and see that the module can be imported here."
         ) from error
     return _checked_class(kind, target, found, contract)

@@ -60,7 +60,7 @@ documents = st.one_of(
 def fuzz(sized):
     def run(strategy, check):
         @settings(
-            max_examples=sized(short=120, full=1_000, nightly=30_000), deadline=None, database=None,
+            max_examples=sized(short=120, full=200, nightly=30_000), deadline=None, database=None,
             suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         @given(strategy)
