@@ -663,16 +663,14 @@ _MEMORY = (
         _in_memory("test_clear_keeps_what_an_unfinished_job_depends_on"),
     ),
     Guard(
-        "memory-all-or-none",
-        "a list of jobs",
+        "memory-undoes-half-a-step",
+        "one atomic step",
         "storages/memory.py",
-        "            _refuse_unknown_parents(new, stored.rows, self.url)\n"
-        "            refuse_cycles(new)\n"
-        "            rows = [stored.insert(job, now) for job in new]\n",
-        "            rows = [stored.insert(job, now) for job in new]\n"
-        "            _refuse_unknown_parents(new, stored.rows, self.url)\n"
-        "            refuse_cycles(new)\n",
-        _in_memory("test_add_refuses_a_cycle"),
+        "                jobs.undo()  # what an interrupted step left\n",
+        "                jobs.commit()\n",
+        (
+            "tests/unit/test_memory_interrupted.py::TestAnInterruptedStep::test_leaves_all_or_nothing",
+        ),
     ),
     Guard(
         "memory-suspect",
