@@ -55,7 +55,7 @@ def starting(path: Path, count: int) -> list[float]:
     with JobQueue(str(path)) as queue, worker_process(path):
         queue.result(queue.submit(Job("warm up", moment)), timeout=30)
         for _ in range(count):
-            time.sleep(random.uniform(0.05, 0.15))
+            time.sleep(random.uniform(0.05, 0.15))  # noqa: S311 - a load, no secret
             job = Job("moment", moment)
             begun = time.monotonic_ns()
             queue.submit(job)
@@ -67,7 +67,7 @@ def starting(path: Path, count: int) -> list[float]:
 @contextmanager
 def worker_process(path: Path) -> Iterator[None]:
     """A worker in a process of its own, as a user starts it."""
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter
         [sys.executable, "-m", "gigq", "--db", str(path), "worker", "--quiet"],
         stdout=subprocess.DEVNULL,
         cwd=Path(__file__).parents[1],

@@ -158,7 +158,7 @@ def _run_pytest(place: Path, case: str | None, watch: Watch) -> list[dict[str, A
         f"--gigq-results={results}", str(place / wanted),
     ]  # fmt: skip
     with (place / "output.txt").open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603 - our own command
         try:
             while _runs(process):
                 total, found = _read(results)

@@ -40,7 +40,7 @@ class Process:
 
     def __init__(self, role: str, url: str, name: str, lease: float) -> None:
         self.name = name
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
             [sys.executable, "-m", "gigq.conformance.processes", role, url, name, str(lease)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

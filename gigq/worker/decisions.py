@@ -146,7 +146,7 @@ def call_of(claim: Claim, orders: Orders, fetched: RunPayload | None) -> Call:
         fetched: What the claim did not carry; None when it carried all.
     """
     params = claim.params if fetched is None else fetched.params
-    assert params is not None, "claims without parameters are fetched first"  # noqa: S101
+    assert params is not None, "claims without parameters are fetched first"  # noqa: S101 - `needs_fetching` said so
     return Call(
         claim.run,
         claim.name,

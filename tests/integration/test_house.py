@@ -27,7 +27,7 @@ from gigq.contracts.storage import Capability
 
 ROOT = Path(__file__).parents[2]
 VERBS = [
-    "demo", "test", "faults", "guards", "lint", "types", "imports", "docs", "bench", "build",
+    "demo", "test", "faults", "guards", "audit", "fuzz", "lint", "types", "imports", "docs", "bench", "build",
     "changelog", "clean",
 ]  # fmt: skip
 DOCUMENTS = [

@@ -132,7 +132,7 @@ def _place_of(identity: Identity) -> Path | None:
     name = blake2b(f"{identity.device}:{identity.inode}".encode(), digest_size=10).hexdigest()
     user = os.geteuid()
     runtime = Path(f"/run/user/{user}")
-    base = runtime / "gigq" if _is_ours(runtime, user) else Path(f"/tmp/gigq-{user}")  # noqa: S108
+    base = runtime / "gigq" if _is_ours(runtime, user) else Path(f"/tmp/gigq-{user}")  # noqa: S108 - ours, or not used
     return base / name
 
 
