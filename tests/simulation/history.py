@@ -229,6 +229,7 @@ class History:
         return not any(
             job.status is JobStatus.RUNNING
             or (job.phase in _COMING and self.witness.described[job.id]["accepted"])
+            or (job.expires_us is not None and job.started_us is None)
             for job in self.witness.storage.find(unfinished, limit=1000).jobs
         )
 

@@ -464,5 +464,5 @@ def _dying(line: int, work):
     return interrupt_at(line, work, Dead(), _is_of_storage)
 
 
-def _is_of_storage(file: str) -> bool:
-    return file.startswith(_STORAGES) or file == _CONTRACT
+def _is_of_storage(code) -> bool:
+    return code.co_filename.startswith(_STORAGES) or code.co_filename == _CONTRACT

@@ -135,7 +135,7 @@ STEPS = {
 def interrupted(line, step):
     """Whether the step was still going on at that line of the storage, and ended there."""
     try:
-        interrupt_at(line, step, Interrupt(), lambda file: file == memory.__file__)
+        interrupt_at(line, step, Interrupt(), lambda code: code.co_filename == memory.__file__)
     except Interrupt:
         return True
     return False

@@ -167,7 +167,7 @@ class Database:
         self.location = location
         self.opened = opened
         self.users = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._gate = Gate(location.gate)
         self._writer: sqlite3.Connection | None = None
         self._beside: tuple[object, ...] = ()
@@ -205,12 +205,12 @@ class Database:
         Each one's error is its own. An interrupt in the thread that leads fails nobody else.
         """
         member = _Member(work, times)
-        with self._mutex:
-            if self._led:
-                member.turn = threading.Event()
-            self._members.append(member)
-            self._led = True
         try:
+            with self._mutex:
+                if self._led:
+                    member.turn = threading.Event()
+                self._members.append(member)
+                self._led = True
             if member.turn is not None:
                 member.turn.wait()
             if not member.done:
@@ -254,13 +254,13 @@ class Database:
             heir.turn.set()
 
     def _leave_group(self, member: _Member[Any]) -> None:
-        """A waiting thread was interrupted: it must not keep the leadership that it was given."""
+        """A waiting thread was interrupted: it must not keep the leadership that it has or was given."""
         with self._mutex:
             waits = member in self._members
             if waits:
                 self._members.remove(member)
-            was_heir = waits and member.turn is not None and member.turn.is_set()
-        if was_heir:
+            leads = waits and (member.turn is None or member.turn.is_set())
+        if leads:
             self._pass_on()
 
     def _commit(self, batch: Sequence[_Member[Any]], timeout: float) -> None:
@@ -309,13 +309,23 @@ class Database:
 
     @contextmanager
     def _holding(self, timeout: float) -> Iterator[None]:
-        """This process's one writer, for this thread."""
-        if not self._lock.acquire(timeout=timeout):
-            raise busy(self.location)
+        """This process's one writer, for this thread.
+
+        A job that is stopped while it waits here is interrupted the moment it gets the lock, before
+        anything could note that it has it: so the lock is asked whose it is.
+        """
+        lock: Any = self._lock
+        # Every RLock says whose it is, for `threading.Condition`'s sake. No function of ours around it:
+        # an interrupt would strike at its first line.
+        if lock._is_owned():  # noqa: SLF001
+            raise busy(self.location)  # a signal handler, in the midst of this thread's own step
         try:
+            if not lock.acquire(timeout=timeout):
+                raise busy(self.location)
             yield
         finally:
-            self._lock.release()
+            if lock._is_owned():  # noqa: SLF001
+                lock.release()
 
     @contextmanager
     def _begun(self, timeout: float) -> Iterator[sqlite3.Connection]:
@@ -326,22 +336,25 @@ class Database:
             self.refuse_changed()
             with translated(self.location, untouched=True), self._letting_go_of_spoiled():
                 connection = self._open_writer()
-            passed = self._gate.enter()
+            began = passed = False
             try:
+                passed = self._gate.enter()
                 self._wait_at_most(connection, deadline)
                 # IMMEDIATE: a deferred transaction that turns from reading to writing after somebody
                 # else has written fails at once, however long the busy timeout
                 # (sqlite.org/lang_transaction.html, 2.1).
-                connection.execute("BEGIN IMMEDIATE")
                 try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    began = True
                     yield connection
                     connection.execute("COMMIT")
                     self._has_committed = True
                 except BaseException:
+                    # Interrupts strike between any two lines, also between a call and its note.
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                     else:
-                        self._has_committed = True
+                        self._has_committed = began
                     raise
             finally:
                 if passed:
