@@ -32,10 +32,11 @@ class Story:
     def passes(self, seconds: float) -> None:
         self._now_us += round(seconds * SECOND)
 
-    def submit(self, *jobs: dict, answer="ok", existing=(), repeat=False) -> None:
+    def submit(self, *jobs: dict, answer="ok", existing=(), repeat=False, **facts) -> None:
         self.note(
-            "submit", "user", jobs=list(jobs), answer=answer, existing=list(existing), repeat=repeat
-        )
+            "submit", "user", jobs=list(jobs), answer=answer, existing=list(existing), repeat=repeat,
+            **facts,
+        )  # fmt: skip
         turned_away = dict(existing)
         if answer == "ok":
             for each in jobs:
@@ -220,6 +221,16 @@ def an_answer_that_was_lost(story):
     story.note("fault", "w1", call="turn", fault="answer_lost")
     story.claim("w1", ("a", 1), again=True)
     story.go_on("w1", "a")
+
+
+@clean
+def a_key_that_was_free_when_the_submit_was_repeated(story):
+    story.submit(job("a", unique_key="k", max_attempts=1))
+    story.claim("w1", ("a", 1))
+    story.submit(job("b", unique_key="k"), existing=[["b", "a"]], reached=False)
+    story.go_on("w1", "a", how="raised")
+    story.submit(job("b", unique_key="k"), repeat=True)
+    story.run("w1", "b")
 
 
 @clean

@@ -190,15 +190,16 @@ class Past:
                         run.delays.append((entry["at_us"], delay_us))
 
     def _take_submit(self, place: int, entry: dict) -> None:
+        """A repeated one may store what the first, unheard, had turned away."""
+        instead = dict(entry.get("existing") or ())
         for number, job in enumerate(entry["jobs"]):
-            self.jobs.setdefault(job["id"], job)
-            self.order.setdefault(job["id"], (place, number))
-            if entry["answer"] == "ok":
-                self.stored_at.setdefault(job["id"], place)
-        if entry["answer"] == "ok":  # the last try decides: the key may have become free since
-            for job in entry["jobs"]:
-                self.instead.pop(job["id"], None)
-        self.instead.update(dict(entry.get("existing") or ()))
+            id_ = job["id"]
+            self.jobs.setdefault(id_, job)
+            self.order.setdefault(id_, (place, number))
+            if entry["answer"] == "ok" and id_ not in instead:
+                self.stored_at.setdefault(id_, place)
+                self.instead.pop(id_, None)
+        self.instead.update(instead)
 
     def run(self, job: str, number: int) -> Run:
         runs = self.runs[job]
@@ -354,7 +355,7 @@ def keys_are_unique(past: Past) -> Said:
         if spec.get("unique_key") is None or job not in past.stored_at or job in past.instead:
             continue
         for other in holders[spec["unique_key"]]:
-            if _was_unfinished(past, other, past.order[job][0]):
+            if _was_unfinished(past, other, past.stored_at[job]):
                 yield f"P2: jobs {other} and {job} have one unique key, and both were unfinished"
         holders[spec["unique_key"]].append(job)
 
