@@ -48,10 +48,22 @@ ANY = (
     Call.CREATE | Call.OPEN | Call.READ | Call.WRITE | Call.TRUNCATE | Call.SYNC | Call.UNLINK
     | Call.LINK
 )  # fmt: skip
-#: Kinds of faults: which calls fail, with which error, and how.
+#: Kinds of faults: which calls fail, with which error, and how. Removing works in all that last: where
+#: it does not, half a backup stays, and its error says so.
 FAULTS = {
     "full": (Call.CREATE | Call.WRITE, errno.ENOSPC, {"lasting": True, "half": True}),
     "one error": (ANY, errno.EIO, {"lasting": False}),
+    "read-only": (
+        Call.CREATE
+        | Call.OPEN
+        | Call.WRITE
+        | Call.TRUNCATE
+        | Call.UNLINK
+        | Call.LINK
+        | Call.ACCESS,
+        errno.EROFS,
+        {"lasting": True},
+    ),
     "broken": (ANY & ~Call.UNLINK, errno.EIO, {"lasting": True}),
 }
 

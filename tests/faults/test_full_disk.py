@@ -77,6 +77,19 @@ class TestEachWrite:
             lost=len(wrong(tallies)), doubled=None, overlapping=None,
         )  # fmt: skip
 
+    def test_may_find_the_file_system_read_only(self, in_memory, most, fault_case):
+        """P2: so it is when the system has met an error on it; what cannot be written is refused, and a
+        queue that was open can still be read."""
+        tallies = fail_each(in_memory, "read-only", most)
+
+        assert "StorageReadOnly" in answers(tallies)
+        assert answers(tallies) <= {"", "StorageReadOnly", "StorageUnavailable"}
+        assert wrong(tallies) == []
+        fault_case.record(
+            "file system read-only from each write of each operation on", "P1 P2",
+            faults=points(tallies), lost=len(wrong(tallies)), doubled=None, overlapping=None,
+        )  # fmt: skip
+
     @pytest.mark.parametrize("fault", ["one error", "broken"])
     def test_may_meet_an_io_error(self, in_memory, most, fault, fault_case):
         """P2: whichever read, write, sync or opening fails, for once or for good, the file holds the old

@@ -20,6 +20,7 @@ from gigq.errors import (
     StorageReadOnly,
     StorageUnavailable,
 )
+from gigq.storages.sqlite.location import locked_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -166,7 +167,7 @@ def no_log(location: Location, mode: str) -> StorageUnavailable:
 
 
 def busy(location: Location) -> StorageBusy:
-    """Names who holds the lock, as far as the gate's file tells."""
+    """Names who holds the lock, as far as the system or the gate's file tell."""
     return StorageBusy(
         f"{location.url}: somebody else held its write lock for longer than this call may wait"
         f"{_holder(location)}.\n"
@@ -184,6 +185,9 @@ def not_a_database(location: Location) -> ForeignDatabase:
 
 
 def _holder(location: Location) -> str:
+    holder = locked_by(location)
+    if holder is not None and holder != os.getpid():
+        return f": process {holder} has it now"
     try:
         pid = int(Path(location.gate).read_text(encoding="ascii").strip())
     except (OSError, ValueError):
@@ -228,7 +232,8 @@ def _read_only(location: Location, said: str) -> StorageError:
     return StorageReadOnly(
         f"{location.url} may be read but not written {said}.\n"
         "Nothing was changed. SQLite writes the file and others beside it: check the permissions of "
-        "both the file and its folder."
+        "both the file and its folder. Where they allow it, a newer SQLite made the file, or its first "
+        "bytes are damaged."
     )
 
 

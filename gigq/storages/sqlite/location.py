@@ -245,11 +245,35 @@ def refuse_replaced(location: Location, opened: Identity) -> None:
     try:
         now = os.stat(location.real)  # noqa: PTH116 - on the path of every write
         if now.st_ino == opened.inode and now.st_dev == opened.device:
-            return
-    except OSError:
-        pass
+            if now.st_size:
+                return
+            raise vanished(location, "was emptied")
+    except OSError as error:
+        if isinstance(error, StorageReplaced):
+            raise
     found = identity(location)
     raise vanished(location, "was deleted or moved away" if found is None else None)
+
+
+def locked_by(location: Location, table: str = "/proc/locks") -> int | None:
+    """A process that holds a lock for writing on the file or its shared memory, where the system tells.
+
+    Read from the system's table: asking by a descriptor of our own would drop this process's locks when
+    that is closed (sqlite.org/howtocorrupt.html, 2.2).
+    """
+    try:
+        lines = Path(table).read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    files = _inode(location.real), _inode(f"{location.real}-shm")
+    inodes = {str(found[1]) for found in files if found is not None}
+    for line in lines:
+        fields = line.split()
+        if "POSIX" in fields and "WRITE" in fields and "->" not in fields:
+            pid, place = fields[-4], fields[-3]
+            if place.rpartition(":")[2] in inodes and pid.isdigit() and int(pid):
+                return int(pid)
+    return None
 
 
 def beside(location: Location) -> tuple[object, ...]:

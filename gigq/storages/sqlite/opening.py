@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gigq.errors import ForeignDatabase, NotInitialized, SchemaTooNew, SchemaTooOld
 from gigq.storages.sqlite.connection import connect, connect_to_read
-from gigq.storages.sqlite.failures import translated
+from gigq.storages.sqlite.failures import not_a_database, translated
 from gigq.storages.sqlite.gate import Gate
 from gigq.storages.sqlite.location import create_file, refuse_network
 from gigq.storages.sqlite.schema import APPLICATION_ID, SUPPORTED, migrate
@@ -154,6 +154,9 @@ def _look(location: Location, timeout: float) -> Header:
         size = path.stat().st_size
     except FileNotFoundError:
         return _BLANK
+    if path.is_file() and size == 1:
+        # SQLite takes it for an empty one (os_unix.c, unixFileSize) and would write over it.
+        raise not_a_database(location)
     if path.is_file() and size == 0 and not Path(f"{location.real}-wal").exists():
         return _BLANK
     connection = _connect_to_look(location, timeout)

@@ -25,10 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.simulation.kit import HISTORIES
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 #: So many histories are ordinary: what `./dev faults` lives on the same storage.
-BUDGET = {"memory": 2_000, "sqlite": 200}
+BUDGET = {kind: forms["full"] for kind, forms in HISTORIES.items()}
 BEGIN, END = "<!-- defects: begin -->", "<!-- defects: end -->"
 _CONTEXT = 3
 
@@ -206,7 +208,7 @@ class Finding:
     said: str
 
 
-def find(defect: Defect | None, *, kind: str = "", seed: int = 1, budget: int = 0) -> Finding:
+def find(defect: Defect | None, *, kind: str = "", seed: int = 0, budget: int = 0) -> Finding:
     """Live histories with the defect in the code until one is refused.
 
     Args:

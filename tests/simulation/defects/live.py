@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import gigq
-from tests.simulation.history import History
 from tests.simulation.judge import judge
+from tests.simulation.proving import lived
 
 
 def main(kind: str, first: int, budget: int) -> None:
@@ -29,7 +29,7 @@ def main(kind: str, first: int, budget: int) -> None:
 
 def _said(seed: int, kind: str) -> list[str]:
     try:
-        history = History(seed, kind).live()
+        history = lived(seed, kind)
     except Exception as error:
         return [f"a history ended in {type(error).__name__}: {error}"]
     return judge(history.log, history.rows)
