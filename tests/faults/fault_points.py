@@ -54,16 +54,10 @@ FAULTS = {
     "full": (Call.CREATE | Call.WRITE, errno.ENOSPC, {"lasting": True, "half": True}),
     "one error": (ANY, errno.EIO, {"lasting": False}),
     "read-only": (
-        Call.CREATE
-        | Call.OPEN
-        | Call.WRITE
-        | Call.TRUNCATE
-        | Call.UNLINK
-        | Call.LINK
-        | Call.ACCESS,
+        Call.CREATE | Call.OPEN | Call.WRITE | Call.TRUNCATE | Call.LINK | Call.ACCESS,
         errno.EROFS,
         {"lasting": True},
-    ),
+    ),  # fmt: skip
     "broken": (ANY & ~Call.UNLINK, errno.EIO, {"lasting": True}),
 }
 
