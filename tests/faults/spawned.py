@@ -20,9 +20,14 @@ ROOT = Path(__file__).parents[2]
 
 
 class SpawnedWorker:
-    """A worker in a process of its own."""
+    """A worker in a process of its own.
 
-    def __init__(self, db, folder, **options):
+    Args:
+        environment: What is set for it besides this process's own.
+        stdout: Where its jobs print to.
+    """
+
+    def __init__(self, db, folder, *, environment=None, stdout=subprocess.DEVNULL, **options):
         self.folder = Path(folder)
         #: Under which the witness knows it and its children.
         self.token = os.urandom(4).hex()
@@ -31,9 +36,9 @@ class SpawnedWorker:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.spawned", json.dumps([str(db), options])],
             cwd=ROOT,
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
             stderr=log,
-            env={**os.environ, WORKER: self.token},
+            env={**os.environ, **(environment or {}), WORKER: self.token},
         )
         log.close()
 
