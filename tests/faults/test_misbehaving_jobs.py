@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 import pytest
 
 from gigq.job import Job
+from gigq.queue import JobQueue
 from tests.faults import misbehaving as jobs
 from tests.faults import witness
+from tests.faults.spawned import SpawnedWorker
 from tests.support import eventually
 
 MEGABYTE = 1 << 20
@@ -233,6 +236,35 @@ USE = [
          completes("descriptors", result=True)),
 ]  # fmt: skip
 
+#: The same for people: what an operator may rely on, by executor. `docs/reliability.md` shows it.
+PROMISED = (
+    ("a job that …", "thread", "process"),
+    ("raises anything at all", "fails alone, with the exception as text", "the same"),
+    ("returns what cannot be stored", "fails alone, and the error says where in the result", "the same"),
+    ("exits, crashes or is killed", "takes its worker down: `lost`, and failed after its attempts",
+     "fails alone, with the exit code or signal"),
+    ("uses more memory than its limit", "runs in a process instead", "fails alone, and says so"),
+    ("does not stop at its timeout", "is recorded at the deadline; its slot goes on in another thread",
+     "is killed with all that it started"),
+    ("holds the GIL", "no deadline is seen before it lets go; taken for dead after ten leases",
+     "is killed at its deadline"),
+    ("changes folder, environment, umask, sys.path, streams, hooks, locale, recursion limit, collector",
+     "changes them for all jobs of the worker", "all are put back"),
+    ("changes signal handlers or timers", "cannot: Python refuses it", "both are put back"),
+    ("blocks signals, sets a tracer or profiler", "both are put back", "the same"),
+    ("changes what modules hold: logging, random seed, patched functions; resource limits",
+     "changes them for all jobs of the worker, and may take it down",
+     "changes them for later jobs of that process, until it is replaced"),
+    ("leaves threads, processes, descriptors", "they stay until the worker ends; processes longer",
+     "they stay until its process is replaced, and end with it"),
+    ("closes its standard streams", "closes them for all jobs of the worker",
+     "completes; its process is replaced"),
+    ("closes other descriptors", "takes its worker down, after some ten seconds", "fails alone"),
+    ("forks", "the new process ends where it comes back from the job", "the same"),
+    ("kills its worker", "`lost`, and failed after its attempts", "the same"),
+    ("removes its database", "ends its worker, which says what is gone", "the same"),
+)  # fmt: skip
+
 GROUPS = {
     "raise what they like": RAISE,
     "return what cannot be kept": RETURN,
@@ -356,3 +388,164 @@ def surroundings_changed(queue, before, after):
             return f"that it {status['status']}: {status['error']:.500}"
         looks.append(queue.get_result(job_id))
     return {name for name in looks[1] if looks[0][name] != looks[1][name]}
+
+
+#: SQLite goes on looking for a descriptor of its own for some ten seconds before it says so.
+SLOW = {"closes all descriptors", "closes the worker's descriptors"}
+#: What takes a thread's worker down with it, or a process's.
+DEADLY = {
+    "thread": {
+        "os._exit": (jobs.exits, {"code": 3}),
+        "a segmentation fault": (jobs.touches_foreign_memory, {}),
+        "recursion in C": (jobs.recurses_in_c, {}),
+        "SIGKILL": (jobs.dies_by, {"number": int(signal.SIGKILL)}),
+        "closes all descriptors": (jobs.closes_descriptors, {"first": 0}),
+        "closes the worker's descriptors": (jobs.closes_descriptors, {"first": 3}),
+        "breaks json": (jobs.breaks, {"what": "json"}),
+        "breaks time": (jobs.breaks, {"what": "time"}),
+    },
+    "process": {
+        "kills its worker": (jobs.kills_its_parent, {"number": int(signal.SIGKILL)}),
+    },
+}
+
+
+@pytest.mark.parametrize("executor", DEADLY)
+class TestAJobThatTakesItsWorkerDown:
+    def test_fails_alone_after_its_attempts(self, turns, spawn_worker, fault_case, sized, executor):
+        """As long as somebody starts workers: all others complete, and the error says who died.
+
+        What had ended just before the death, and was not recorded yet, runs again: delivery is at least
+        once, and such a run has cost an attempt.
+        """
+        attempts = sized(short=1, full=2, nightly=3)
+        line = []
+        deadly = DEADLY[executor]
+        slow = sized(short=SLOW, full=(), nightly=())
+        for name, (function, params) in deadly.items():
+            if name in slow:
+                continue
+            line += [turns.job(Case(name, function, params), max_attempts=attempts)]
+            neighbour = Case("neighbour", jobs.say, {"value": name})
+            line += [turns.job(neighbour, max_attempts=10) for _ in range(10)]
+        turns.submitted += turns.queue.submit_many(line)
+
+        workers, longest = keep_one_alive(turns, spawn_worker, executor)
+
+        told = [turns.queue.get_status(job_id) for job_id in turns.submitted]
+        for status in told:
+            if status["name"] == "neighbour":
+                assert status["status"] == "completed", status
+                continue
+            assert status["status"] == "failed", status
+            ran = [run["status"] for run in status["executions"]]
+            # A run that is lost before its start was told costs no attempt.
+            assert set(ran) == {"lost"}, status
+            assert len(ran) >= attempts, status
+            assert "its process is gone" in status["error"], status
+        tally = turns.tally()
+        fault_case.record(
+            f"jobs that take their worker down ({executor})",
+            "P3 P5",
+            faults=workers - 1,
+            jobs=tally.jobs,
+            lost=tally.lost,
+            doubled=tally.doubled,
+            overlapping=tally.overlapping,
+            recovery_s=longest,
+        )
+
+
+def keep_one_alive(turns, spawn_worker, executor):
+    """What a service manager does: how many workers it took, and the longest time from a death to the
+    next sign of a job."""
+    workers, deaths = 0, []
+    while not turns.ended():
+        worker = spawn_worker(executor=executor, lease=3)
+        workers += 1
+        eventually(lambda worker=worker: turns.ended() or worker.process.poll() is not None, 60)
+        deaths.append(time.monotonic_ns())
+    began = [line["at_ns"] for line in witness.read(turns.log)]
+    gaps = [min((at - death for at in began if at > death), default=0) for death in deaths[:-1]]
+    return workers, max(gaps, default=0) / 1e9
+
+
+class TestAJobThatHoldsTheInterpreterForEver:
+    def test_is_taken_for_dead_after_ten_leases(self, turns, spawn_worker, fault_case, sized):
+        """Its worker lives and gives no sign of life. Another one takes over, the error says so, and nobody
+        was declared dead earlier. With the process executor the job just times out."""
+        if sized(short=True, full=False, nightly=False):
+            return  # ten seconds of waiting are for `./dev faults`
+        case = Case("holds the GIL", jobs.holds_the_gil, {"seconds": 3_600})
+        turns.submitted.append(turns.queue.submit(turns.job(case, timeout=None)))
+        stuck = spawn_worker(lease=1)
+        eventually(lambda: witness.read(turns.log), 30)
+        began = time.monotonic()
+        spawn_worker(lease=1)
+
+        neighbour = turns.queue.submit(turns.job(Case("next", jobs.say, {"value": 1})))
+        assert turns.queue.result(neighbour, timeout=30) == 1
+        eventually(turns.ended, 60)
+
+        took = time.monotonic() - began
+        status = turns.queue.get_status(turns.submitted[0])
+        assert [run["status"] for run in status["executions"]] == ["lost"]
+        assert "alive" in status["error"]
+        assert took > 9
+        stuck.kill()
+        tally = turns.tally()
+        fault_case.record(
+            "a job that holds the GIL for ever (thread)", "P3",
+            faults=1, jobs=tally.jobs, lost=tally.lost, doubled=tally.doubled,
+            overlapping=tally.overlapping, recovery_s=took,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+class TestAJobThatRemovesItsDatabase:
+    def test_ends_its_worker_which_says_so(self, tmp_path, fault_case, executor):
+        """Silence would be worse: jobs would go where nobody finds them."""
+        home = tmp_path / "home"
+        home.mkdir()
+        params = {"log": str(tmp_path / "witness"), "folder": str(home)}
+        with JobQueue(str(home / "jobs.db")) as queue:
+            queue.submit(Job("removes", jobs.removes_the_file, params))
+        worker = SpawnedWorker(home / "jobs.db", tmp_path, executor=executor)
+        try:
+            assert worker.ends(30) == 1
+        finally:
+            worker.clean_up()
+
+        assert f"{home / 'jobs.db'} was deleted or moved away while it was in use" in worker.said()
+        assert [line["what"] for line in witness.read(params["log"])] == ["began"]
+        fault_case.record(
+            f"a job that removes its database ({executor})", "P1", faults=1,
+            lost=None, doubled=None, overlapping=None,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+class TestAJobThatPrintsIntoAPipeThatNobodyReads:
+    def test_times_out_and_the_next_one_runs(self, turns, spawn_worker, fault_case, executor):
+        """It waits inside the system, where a thread cannot be stopped and a process can be killed."""
+        case = both("prints", jobs.prints, {"megabytes": 4}, TIMES_OUT, timeout=0.5)
+        after = Case("next", jobs.say, {"value": 1})
+        turns.submitted += turns.queue.submit_many([turns.job(case), turns.job(after)])
+        read, write = os.pipe()
+        try:
+            worker = spawn_worker(executor=executor, stdout=write)
+            bad, good = turns.submitted
+            assert turns.queue.result(good, timeout=30) == 1
+
+            status = turns.queue.get_status(bad)
+            assert status["status"] == "timeout", status
+            assert "ran past its timeout of 0.5 s" in status["error"]
+            assert worker.process.poll() is None
+        finally:
+            os.close(read)
+            os.close(write)
+        tally = turns.tally()
+        fault_case.record(
+            f"jobs that print where nobody reads ({executor})", "P4 P5", faults=1, jobs=tally.jobs,
+            lost=tally.lost, doubled=tally.doubled + tally.repeated, overlapping=tally.overlapping,
+        )  # fmt: skip
