@@ -309,12 +309,15 @@ def is_named(function: str, pattern: str) -> bool:
     """Whether a pattern of `allow` names a function.
 
     Wildcards in front stand for modules: a path in a reference is named only by a pattern that begins
-    as a path itself. Else `*:send_*` would run any script that somebody left on the disk.
+    as a path itself, and a function that travels in its payload only by one that begins with `<value>:`.
+    Else `*:send_*` would run any script that somebody left on the disk, and any code with that name.
     """
     module, _, name = function.rpartition(":")
     if ":" not in pattern:
         return module == pattern and name != ""
     if _is_path(module) and not _PATH.match(pattern):
+        return False
+    if module.startswith(_BY_VALUE) and not pattern.startswith(f"{_BY_VALUE}:"):
         return False
     return fnmatchcase(function, pattern)
 
@@ -323,6 +326,7 @@ def _is_path(module: str) -> bool:
     return module.endswith(".py") or "/" in module or "\\" in module
 
 
+_BY_VALUE = "<value>"
 #: An absolute path, of this system or of Windows.
 _PATH = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
 

@@ -172,6 +172,14 @@ class TestAllow:
         assert not mark.exists()
         assert not Takes(allow=(pattern,)).allows(f"{script}:send_x")
 
+    @pytest.mark.parametrize(
+        ("pattern", "fits"), [("*:send_x", False), ("*:*", False), ("?value>:send_x", False),
+                              ("<value>:send_*", True), ("<value>:send_x", True)]
+    )  # fmt: skip
+    def test_names_functions_by_value_only_as_such(self, pattern, fits):
+        """What travels in a payload has the name that its submitter gave it."""
+        assert Takes(allow=(pattern,)).allows("<value>:send_x") is fits
+
     def test_of_a_folder_reaches_the_scripts_in_it(self, tmp_path):
         """A pattern that names a path allows scripts there, and no way out of it."""
         inside, outside = tmp_path / "jobs", tmp_path / "outside"

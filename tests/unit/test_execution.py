@@ -347,7 +347,8 @@ class TestAPreparation:
         """Else a function in the payload could run under a name that `allow` lets pass."""
         cloudpickle = plugins.serializer("cloudpickle")
         data = cloudpickle.dumps({"function": lambda: "ran", "params": {}})
-        settings = RunSettings({"json": JSON, "cloudpickle": cloudpickle}, allow=("*:*",))
+        allow = ("*:*", "<value>:*")
+        settings = RunSettings({"json": JSON, "cloudpickle": cloudpickle}, allow=allow)
         function = add if by_value else "<value>:f"
 
         report = run(
