@@ -18,6 +18,16 @@ def work(log, seconds=0.0, every=0.02):
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(left, every))
             attend(log)
+    return "worked"
+
+
+def after(log, parent_results):
+    """A job that needs what those before it brought."""
+    with attended(log):
+        if set(parent_results.values()) != {"worked"}:
+            attend(log, "raises")
+            raise ValueError(f"the parents brought {parent_results}")
+    return "worked"
 
 
 def flaky(log, times):

@@ -55,13 +55,15 @@ def forgetfully(folder, journal, count):
 
 
 def submit(queue, folder, journal, number=1):
-    """So many jobs at once, each but the first after the one before."""
+    """So many jobs at once, each but the first after the one before, whose result it needs."""
+    params = {"log": str(Path(folder, "witness"))}
     jobs = [
-        Job("load", load_jobs.work, {"log": str(Path(folder, "witness"))}, max_attempts=200)
-        for _ in range(number)
+        Job("load", load_jobs.after if place else load_jobs.work, params, max_attempts=200)
+        for place in range(number)
     ]
     for parent, child in itertools.pairwise(jobs):
         child.dependencies = [parent.id]
+        child.delay = 0.2  # so that a parent that is over is needed for a while
     began = time.monotonic()
     ids = queue.submit_many(jobs)
     witness.say(journal, what="acknowledged", ids=ids, took_s=time.monotonic() - began)
