@@ -9,7 +9,7 @@ from tests.simulation.wire import CALLS, FAULTS
 #: The key under which a test's report carries what its histories met.
 PROPERTY = "simulation"
 #: Beside the four that every call is to meet, for whoever reads the table.
-ALSO = ("away", "pause")
+ALSO = ("away", "pause", "interrupted")
 #: So often each of them is to have struck, in all but the short form.
 ENOUGH = 20
 

@@ -94,7 +94,8 @@ class World:
         process = self.processes.get(worker.pid)
         if process is None or process.ended:
             return ProcessState.GONE
-        return ProcessState.STOPPED if process.paused else ProcessState.ALIVE
+        stopped = process.paused and not process.frozen
+        return ProcessState.STOPPED if stopped else ProcessState.ALIVE
 
 
 class Process:
@@ -108,6 +109,8 @@ class Process:
     Attributes:
         ticket: Under which it waits now; older ones are void.
         ending: Called when the process ends in whatever way.
+        frozen: While it is paused the system says that it runs: some call holds its GIL.
+        can_be_interrupted: What it does goes on behind a call that was interrupted.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class Process:
         boot = None if host is None else f"boot-{host}"
         self.facts = ProcessFacts(f"host-{host}", boot, "pid:1", self.pid, self.pid)
         self.ended = self.paused = self.woken = False
+        self.frozen = self.can_be_interrupted = False
         self.deferred: list = []
         self.ending: list[Callable[[], None]] = []
         self.ticket = 0
@@ -160,11 +164,11 @@ class Process:
             self.woken = True
             self.world.later(delay_us, self, self.ticket)
 
-    def pause(self, duration_us: int) -> None:
+    def pause(self, duration_us: int, *, frozen: bool = False) -> None:
         """SIGSTOP, and SIGCONT after so long: whatever it should have done meanwhile comes late."""
         if self.paused or self.ended:
             return
-        self.paused = True
+        self.paused, self.frozen = True, frozen
         self.world.note("paused", self.name)
         self.world.later(duration_us, None, self._resume)
 

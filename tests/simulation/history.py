@@ -37,7 +37,7 @@ from gigq.worker.coordinator import Coordinator, Goal, Wish
 from gigq.worker.crew import Crew
 from tests.simulation.engine import Inbox, Keeper, Process, World
 from tests.simulation.executor import Act, SimulatedExecutor
-from tests.simulation.wire import CALLS, FAULTS, LINES, Faults, Wire
+from tests.simulation.wire import CALLS, FAULTS, LINES, Faults, Interrupted, Wire
 
 KINDS = ("memory", "sqlite")
 #: What a history has at least.
@@ -188,7 +188,7 @@ class History:
         self._write_scripts()
         self._befall()
         world = self.world
-        world.run(lambda: not self._busy_scripts and world.now_us > self._active_until, 60 * _S)
+        world.run(self._is_long_enough, 60 * _S)
         self._make_peace()
         settled = False
         until = world.now_us + _PEACE_US
@@ -204,6 +204,14 @@ class History:
         for process in world.processes.values():
             process.kill()
         self.rows = [_row(snapshot) for snapshot in self.witness.storage.export()]
+
+    def _is_long_enough(self) -> bool:
+        return (
+            not self._busy_scripts
+            and self.world.now_us > self._active_until
+            and self.faults.calls.total() >= CONTRACT_CALLS
+            and self.faults.struck >= FEWEST_FAULTS
+        )
 
     def _all_ended(self) -> bool:
         return all(process.ended for process in self.world.processes.values())
@@ -368,12 +376,12 @@ class History:
             planned.setdefault(call, {})[nth] = self._fault(call, fault)
         for _ in range(rnd.randint(1, 4)):
             call = rnd.choice(("turn", "turn", "turn", "add", "recover", "payloads", "wait"))
-            fault = rnd.choice((*FAULTS, "answer_lost", "pause"))
+            fault = rnd.choice((*FAULTS, "answer_lost", "pause", "interrupted"))
             nth = rnd.randint(1, _OFTEN.get(call, 2))
             planned.setdefault(call, {})[nth] = self._fault(call, fault)
 
     def _fault(self, call: str, fault: str) -> tuple:
-        if fault == "within":
+        if fault in ("within", "interrupted"):
             # Half of them early: a call on little data has fewer lines.
             most = LINES[call][self.kind == "sqlite"] // self.random.choice([1, 5])
             return fault, self.random.randint(1, max(1, most))
@@ -392,6 +400,7 @@ class History:
             chosen += [self._tell_one, self._tell_one]
         for deed in chosen:
             self.world.later(rnd.randrange(span), None, deed)
+        self.world.later(span, None, self._jump_at_least)
 
     def _some_worker(self) -> Process | None:
         alive = [
@@ -403,13 +412,16 @@ class History:
 
     def _strike(self, fault: str, who: str, **facts) -> None:
         self.faults.hits["", fault] += 1
+        self.faults.struck += 1
         self.world.note("fault", who, call="", fault=fault, **facts)
 
     def _pause_one(self) -> None:
         process = self._some_worker()
         if process and not self.faults.peace:
             self._strike("pause", process.name)
-            process.pause(self.random.randrange(500 * _MS, 9 * _S))
+            frozen = self.random.random() < 0.3
+            most_us = 15 * _S if frozen else 9 * _S
+            process.pause(self.random.randrange(500 * _MS, most_us), frozen=frozen)
 
     def _kill_one(self) -> None:
         process = self._some_worker()
@@ -421,6 +433,11 @@ class History:
         by_us = self.random.randrange(-5 * 3600, 5 * 3600) * _S
         self.world.wall_off_us += by_us
         self._strike("wall", "world", by_us=by_us)
+
+    def _jump_at_least(self) -> None:
+        """Where little of what was planned met anything."""
+        while self.faults.struck < FEWEST_FAULTS:
+            self._jump()
 
     def _go_away(self) -> None:
         process = self._some_worker()
@@ -448,7 +465,7 @@ class History:
     def _write_scripts(self) -> None:
         rnd = self.random
         first = [self._submit_workflow]
-        submits = [self._submit_one, self._submit_some, self._submit_workflow, self._submit_some]
+        submits = [self._submit_one, self._submit_some, self._submit_workflow, self._submit_orphan]
         for number in range(2):
             self._follow(f"submitter-{number}", first + rnd.choices(submits, k=rnd.randint(3, 5)))
         deeds = [
@@ -493,18 +510,19 @@ class History:
         prepared = [each if each == self._recover else each() for each in left]
 
         def main(process):
+            process.can_be_interrupted = True
             wire = self._connect(process)
             try:
                 wire.initialize()
                 wire.open()
-            except StorageUnavailable:
+            except (StorageUnavailable, Interrupted):
                 return
             while prepared:
                 process.sleep(self.random.randrange(every_us))
                 deed = prepared.pop(0)
-                with suppress(GigqError):
+                with suppress(GigqError, Interrupted):
                     deed(wire)
-            with suppress(StorageUnavailable):
+            with suppress(StorageUnavailable, Interrupted):
                 wire.close()
 
         def after(process):
@@ -612,6 +630,11 @@ class History:
     def _submit_some(self):
         return self._submit([self._job() for _ in range(self.random.randint(2, 5))])
 
+    def _submit_orphan(self):
+        """Refused whole, for a parent that nobody knows."""
+        jobs = [self._job() for _ in range(self.random.randint(1, 3))]
+        return self._submit([*jobs, self._job(parents=["nobody"])])
+
     def _submit_workflow(self):
         """Fan-out, a chain, and fan-in; under older jobs at times."""
         rnd = self.random
@@ -693,7 +716,7 @@ class History:
                 ["raised", "raised", "gave_up", "snoozed", "slow", "stubborn", "killed", "crashed"]
             )
             if how == "slow":
-                acts.append(Act("returned", rnd.randrange(500 * _MS, 1_500 * _MS)))
+                acts.append(Act("returned", rnd.randrange(500 * _MS, 6 * _S)))
             elif how == "stubborn":
                 acts.append(Act("returned", rnd.randrange(500 * _MS, 2_500 * _MS), stubborn=True))
             else:

@@ -53,8 +53,9 @@ What befell processes; `fault` entries say what was done on purpose:
 - `died`, `paused`, `resumed`, `told_to_stop` (`at_once`: bool; `grace_us`: how long
   it lets its runs go on, null for no bound), `exited`: the process `who`.
 - `fault`: `call` (a contract method, or "" where it came from outside), `fault`: `before`, `within`,
-  `after` (the process dies there), `answer_lost`, `away` (storage unreachable), `pause`, `wall` (the
-  calendar jumps, `by_us`), `kill`.
+  `after` (the process dies there), `answer_lost`, `away` (storage unreachable), `full` (nobody can write),
+  `pause` (by a stop, or by a call that holds the GIL), `interrupted` (within the call; the process goes on),
+  `wall` (the calendar jumps, `by_us`), `kill`.
 - `peace`: from here on nothing more is done to anybody, and queues are resumed.
 - `settled`: nothing is left that waiting could change; `unsettled` instead when that did not come in time.
 

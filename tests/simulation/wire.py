@@ -63,6 +63,10 @@ _STORAGES = str(Path(gigq.__file__).parent / "storages")
 _CONTRACT = contract.__file__
 
 
+class Interrupted(BaseException):
+    """Ctrl-C, or the stop of a job that used the storage itself: the process goes on."""
+
+
 class Faults:
     """What one history has in store.
 
@@ -70,7 +74,7 @@ class Faults:
         planned: By call: the how-manieth of it is struck, and by what.
         away: Until when the storage is unreachable, by process name, "" for all.
         full_us: Until when nobody can write.
-        hits: What really struck, by call and fault.
+        hits: What really struck, by call and fault; struck: how often in all.
     """
 
     def __init__(self) -> None:
@@ -79,6 +83,7 @@ class Faults:
         self.full_us = 0
         self.calls: Counter[str] = Counter()
         self.hits: Counter[tuple[str, str]] = Counter()
+        self.struck = 0
         self.peace = False
 
     def at(self, call: str) -> tuple | None:
@@ -130,10 +135,14 @@ class Wire(Storage):
             raise Dead
         process.sleep(1 + int(self._world.random.random() * 1_500))
         fault, how = self._faults.at(name) or (None, 0)
+        if fault == "interrupted" and not process.can_be_interrupted:
+            fault = "within"
         self._strike_before(name, fault, how, note)
         answer, error, fault = self._reach(name, work, fault, how)
         if note is not None:
             note(answer, error, fault is None)
+        if fault == "interrupted":
+            raise Interrupted
         if fault == "answer_lost":
             raise StorageUnavailable("the answer was lost")
         if fault is not None:
@@ -167,14 +176,20 @@ class Wire(Storage):
         """The storage is reached: its answer or its error, and what befell the call, or None."""
         answer = error = None
         try:
-            answer = _dying(how, work) if fault == "within" else work()
-        except Dead as death:
-            self._hit(name, "within")
-            return None, death, "within"
+            if fault in ("within", "interrupted"):
+                blow = Dead() if fault == "within" else Interrupted()
+                answer = interrupt_at(how, work, blow, _is_of_storage)
+            else:
+                answer = work()
+        except (Dead, Interrupted) as blow:
+            self._hit(name, fault)
+            return None, blow, fault
         except GigqError as raised:
             error = raised
         if fault == "within":
             fault = "after"  # it had fewer lines
+        elif fault == "interrupted":
+            fault = None
         if fault in ("after", "answer_lost"):
             self._hit(name, fault)
             return answer, error, fault
@@ -182,6 +197,7 @@ class Wire(Storage):
 
     def _hit(self, name, fault):
         self._faults.hits[name, fault] += 1
+        self._faults.struck += 1
         self._world.note("fault", self._process.name, call=name, fault=fault)
 
     def _abandon(self):
@@ -195,7 +211,7 @@ class Wire(Storage):
         """A note that tells what was asked, and the answer as `read` puts it."""
 
         def note(answer, error, reached):
-            if isinstance(error, Dead | StorageUnavailable):
+            if isinstance(error, Dead | Interrupted | StorageUnavailable):
                 said = "unknown"
             elif error is not None:
                 said = "refused"
@@ -457,11 +473,6 @@ def _told(outcome) -> tuple[str, int]:
     if isinstance(outcome, Snoozed):
         return "snoozed", outcome.delay_us
     return _TOLD[type(outcome)], getattr(outcome, "retry_delay_us", 0) or 0
-
-
-def _dying(line: int, work):
-    """Do `work`, and die at that line of the storage's code, if it has so many."""
-    return interrupt_at(line, work, Dead(), _is_of_storage)
 
 
 def _is_of_storage(code) -> bool:
