@@ -330,10 +330,12 @@ class Worker:
 
     def _end_process(self, code: int) -> None:
         """Leave, and end with the runs that will not stop, so that nobody ever runs beside them."""
-        for coordinator in list(self._lingering):
-            coordinator.leave()
+        # Before leaving: a reader that is slow to take what was printed would keep this process, and the
+        # runs with it, alive while others run the same jobs.
         sys.stdout.flush()
         sys.stderr.flush()
+        for coordinator in list(self._lingering):
+            coordinator.leave()
         os._exit(code)
 
     def _tell(self, wish: Wish) -> None:
