@@ -53,11 +53,34 @@ def names_in(path: Path, prefix: str) -> set[str]:
     return names
 
 
+@cache
+def named_by(path: str) -> set[str]:
+    """The node ids of a module's tests, those included that a class has from an imported one."""
+    names = names_in(ROOT / path, f"{path}::")
+    tree = ast.parse((ROOT / path).read_text("utf-8"))
+    imported = {
+        alias.name: ROOT / f"{node.module.replace('.', '/')}.py"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests.")
+        for alias in node.names
+    }
+    for node in tree.body:
+        for base in getattr(node, "bases", ()):
+            place = imported.get(getattr(base, "id", ""))
+            if place is not None and place.exists():
+                names |= {
+                    f"{path}::{node.name}::{name.rpartition('::')[2]}"
+                    for name in names_in(place, "")
+                    if name.startswith(f"{base.id}::")
+                }
+    return names
+
+
 def exists(test: str) -> bool:
     """Whether a test of this name is there, here or in the conformance suite."""
     path, _, rest = test.partition("::")
     if path.endswith(".py"):
-        return (ROOT / path).exists() and test in names_in(ROOT / path, f"{path}::")
+        return (ROOT / path).exists() and test in named_by(path)
     suite = ROOT / "gigq" / "conformance"
     return rest.startswith("test_") and any(
         test in names_in(each, "") for each in suite.rglob("*.py")

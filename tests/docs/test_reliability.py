@@ -78,7 +78,8 @@ class TestEachCommand:
         """Of `./dev guards`, asked itself; of `./dev faults`, looked up where they are declared."""
         declared = (ROOT / "tests" / "conftest.py").read_text("utf-8")
         declared += (ROOT / "dev").read_text("utf-8")
-        declared += (ROOT / "tests" / "guards" / "__main__.py").read_text("utf-8")
+        for place in ("guards", "simulation"):
+            declared += (ROOT / "tests" / place / "__main__.py").read_text("utf-8")
 
         options = {
             word.partition("=")[0]
