@@ -2,7 +2,7 @@
 
 What a run does is written in its job's plan, one `Act` per run, before the history begins. As threads
 do, a run of kind `thread` ends a moment after it is told to, or, when it is stubborn, only by itself; a
-run of kind `process` is ended by force, and goes on while its worker is paused.
+run of kind `process` is ended by force, and goes on while its worker is paused, until the leash ends.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ class SimulatedExecutor(Executor):
         self._waiting: deque = deque()
         self._going: dict = {}  # by run
         self._busy: set[int] = set()
+        self._leash_us: int | None = None
+        self._is_guarded = False
         process.ending.append(self._died)
 
     def start(self, slots, run, report):
@@ -107,6 +109,29 @@ class SimulatedExecutor(Executor):
             going.reason is not None and going.act.stubborn for going in self._going.values()
         )
 
+    def leash(self, until_us):
+        """As the guard of child processes keeps it, which does not stop with its worker."""
+        self._leash_us = until_us
+        if self.kind == "process" and until_us is not None and not self._is_guarded:
+            self._is_guarded = True
+            self._world.later(until_us - self._world.now_us, None, self._guard)
+
+    def _guard(self):
+        self._is_guarded = False
+        if self._process.ended or self._leash_us is None:
+            return
+        if self._leash_us > self._world.now_us:
+            self.leash(self._leash_us)
+            return
+        for going in list(self._going.values()):
+            if not going.over:
+                going.reason = going.reason or StopReason.LOST
+                self._stopped(going)
+
+    def _is_off_the_leash(self):
+        leash_us = self._leash_us
+        return self.kind == "process" and leash_us is not None and leash_us <= self._world.now_us
+
     # --- what runs ---
 
     def _later(self, delay_us, what):
@@ -120,6 +145,9 @@ class SimulatedExecutor(Executor):
     def _begin(self):
         while self._waiting and len(self._busy) < self._slots and not self._process.ended:
             call, session = self._waiting.popleft()
+            if self._is_off_the_leash():
+                self._report(stopped_report(call, StopReason.LOST), 0)
+                continue
             slot = next(slot for slot in range(self._slots) if slot not in self._busy)
             self._busy.add(slot)
             act = self._acts(call.run.job_id)
