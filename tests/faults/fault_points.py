@@ -57,7 +57,7 @@ FAULTS = {
         Call.CREATE | Call.OPEN | Call.WRITE | Call.TRUNCATE | Call.LINK | Call.ACCESS,
         errno.EROFS,
         {"lasting": True},
-    ),  # fmt: skip
+    ),
     "broken": (ANY & ~Call.UNLINK, errno.EIO, {"lasting": True}),
 }
 

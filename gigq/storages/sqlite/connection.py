@@ -367,7 +367,12 @@ class Database:
             StorageReplaced: The file, or the log that this process writes, was deleted or replaced.
         """
         refuse_replaced(self.location, self.opened)
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        if None in self._beside:
+            # A file that got its log only now: SQLite makes it with the first transaction.
+            self._beside = beside(self.location)
+        else:
             refuse_lost_log(self.location, self._beside)
 
     def _open_writer(self) -> sqlite3.Connection:
