@@ -7,10 +7,13 @@ with and without the types that `STRICT` asks for.
 from __future__ import annotations
 
 import random
+import shutil
+import sqlite3
 import threading
 import time
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -148,6 +151,32 @@ class TestARowThatNoGigqWrote:
 
         assert found["status"] == "failed"
         assert "attempts" in found["error"]
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "CREATE TRIGGER evil AFTER UPDATE ON job BEGIN SELECT load_extension('/tmp/evil'); END",
+            "CREATE TRIGGER evil AFTER UPDATE ON job BEGIN SELECT writefile('/tmp/evil', 'x'); END",
+            "CREATE TRIGGER evil AFTER UPDATE ON job BEGIN SELECT raise(ABORT, 'no'); END",
+            "CREATE TRIGGER evil AFTER UPDATE ON job BEGIN SELECT edit('x'); END",
+            "CREATE VIEW evil AS SELECT readfile('/etc/passwd')",
+        ],
+    )
+    def test_of_the_schema_runs_nothing_either(self, template, tmp_path, statement):
+        """P10: triggers and views that somebody put into the file call no code: an error of ours."""
+        path, ids = template
+        target = tmp_path / "jobs.db"
+        shutil.copyfile(path, target)
+        connection = sqlite3.connect(target)
+        connection.execute(statement)
+        connection.close()
+
+        with suppress(GigqError), open_queue(target) as queue:
+            queue.list_jobs()
+            with suppress(GigqError):
+                run_some(queue)
+            queue.requeue_job(ids["failed"])
+        assert not Path("/tmp/evil").exists()
 
     def test_takes_its_children_along(self, damaged, template):
         """P6: what depends on a job that cannot be read ends as it would after any other failure."""
