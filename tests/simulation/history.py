@@ -231,7 +231,7 @@ class History:
         world.note("peace", "world")
 
     def _is_settled(self) -> bool:
-        if self._busy_scripts:
+        if self._busy_scripts or self._is_somebody_to_be_buried():
             return False
         unfinished = JobFilter(statuses=frozenset({JobStatus.PENDING, JobStatus.RUNNING}))
         return not any(
@@ -239,6 +239,13 @@ class History:
             or (job.phase in _COMING and self.witness.described[job.id]["accepted"])
             or (job.expires_us is not None and job.started_us is None)
             for job in self.witness.storage.find(unfinished, limit=1000).jobs
+        )
+
+    def _is_somebody_to_be_buried(self) -> bool:
+        """A dead worker's session holds its jobs until a neighbour has noticed."""
+        return any(
+            self.world.processes[record.session.worker.pid].ended
+            for record in self.witness.storage.sessions()
         )
 
     # --- processes and their storages ---
