@@ -340,6 +340,7 @@ class TestClocksThatDiffer:
             overlapping=tally.overlapping, recovery_s=again, lost=None,
         )  # fmt: skip
 
+    @pytest.mark.timeout(900)
     def test_keep_every_job_in_a_storm(self, times, fault_case, sized):
         """Three workers of both executors, one of which is killed, and all of whose clocks jump by up to
         twelve hours ten times a second, while jobs wait, fail, depend on each other and run."""
@@ -374,7 +375,7 @@ class TestClocksThatDiffer:
                 killed = True
             return not counts["pending"] and not counts["running"]
 
-        eventually(jump, 240, every=0.1)
+        eventually(jump, sized(short=100, full=200, nightly=800), every=0.1)
 
         assert killed
         assert times.queue.stats()["completed"] == count

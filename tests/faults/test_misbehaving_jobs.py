@@ -410,6 +410,7 @@ DEADLY = {
 }
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("executor", DEADLY)
 class TestAJobThatTakesItsWorkerDown:
     def test_fails_alone_after_its_attempts(self, turns, spawn_worker, fault_case, sized, executor):
@@ -421,11 +422,12 @@ class TestAJobThatTakesItsWorkerDown:
         attempts = sized(short=1, full=2, nightly=3)
         line = []
         deadly = DEADLY[executor]
-        slow = sized(short=SLOW, full=(), nightly=())
+        left_out = sized(short=SLOW, full={"closes all descriptors"}, nightly=())
         for name, (function, params) in deadly.items():
-            if name in slow:
+            if name in left_out:
                 continue
-            line += [turns.job(Case(name, function, params), max_attempts=attempts)]
+            most = 1 if name in SLOW else attempts
+            line += [turns.job(Case(name, function, params), max_attempts=most)]
             neighbour = Case("neighbour", jobs.say, {"value": name})
             line += [turns.job(neighbour, max_attempts=10) for _ in range(10)]
         turns.submitted += turns.queue.submit_many(line)
@@ -441,7 +443,7 @@ class TestAJobThatTakesItsWorkerDown:
             ran = [run["status"] for run in status["executions"]]
             # A run that is lost before its start was told costs no attempt.
             assert set(ran) == {"lost"}, status
-            assert len(ran) >= attempts, status
+            assert len(ran) >= (1 if status["name"] in SLOW else attempts), status
             assert "its process is gone" in status["error"], status
         tally = turns.tally()
         fault_case.record(
