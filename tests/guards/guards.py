@@ -847,6 +847,14 @@ _WORKER = (
         (f"{_COORDINATOR}::TestAWishToFinish::test_becomes_a_halt_when_grace_is_over",),
     ),
     Guard(
+        "worker-renews-in-time",
+        "a renewal",
+        "worker/coordinator.py",
+        "return self._turned_us + min(often, self._info.lease_us // 4)",
+        "return self._turned_us + often",
+        (f"{_COORDINATOR}::TestTheLoop::test_renews_its_lease_three_times_before_it_is_over",),
+    ),
+    Guard(
         "worker-clogged",
         "too many runs that will not stop",
         "worker/coordinator.py",

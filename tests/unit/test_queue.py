@@ -15,6 +15,7 @@ from gigq import (
     InvalidArgument,
     Job,
     JobCancelled,
+    JobFailed,
     JobQueue,
     JobStatus,
     OutcomeUnknown,
@@ -30,7 +31,15 @@ from gigq import (
     plugins,
 )
 from gigq.contracts.serializer import Payload, Unreadable
-from gigq.contracts.storage import Completed, NewJob, Takes, Want, WorkerInfo
+from gigq.contracts.storage import (
+    Completed,
+    ErrorInfo,
+    Failed,
+    NewJob,
+    Takes,
+    Want,
+    WorkerInfo,
+)
 from gigq.storages.memory import MemoryStorage
 from tests.support import eventually
 from tests.unit import jobs
@@ -506,6 +515,23 @@ class TestWait:
 
         with pytest.raises(UnknownJob):
             queue.result(job_id)
+
+
+class TestAStoredError:
+    @pytest.mark.parametrize("name", ["SystemExit", "builtins.KeyboardInterrupt", "os.system", ""])
+    def test_is_only_text(self, queue, name):
+        """No class is looked up or made for the name that stands in it."""
+        job_id = queue.submit(job())
+        storage = queue.storage
+        session = storage.join(WorkerInfo("w", 30_000_000))
+        (claim,) = storage.turn(session, want=Want((0,))).claims
+        storage.turn(session, [Failed(claim.run, ErrorInfo(name, "it went wrong"), None)])
+
+        with pytest.raises(JobFailed, match="it went wrong") as caught:
+            queue.result(job_id, timeout=5)
+
+        assert type(caught.value) is JobFailed
+        assert caught.value.__cause__ is None
 
 
 class TestCancelAndRequeue:

@@ -247,6 +247,18 @@ class TestTheLoop:
         with setting.working():
             eventually(lambda: setting.has_begun("later"))
 
+    def test_renews_its_lease_three_times_before_it_is_over(self):
+        """Idle and at work, however long it may wait for jobs."""
+        setting = Setting(lease=3.0, polling=3_600)
+        loop = setting.coordinator
+
+        with setting.working():
+            eventually(lambda: loop._turned_us)
+            assert loop._renewal_us() - loop._turned_us <= 1_000_000
+            setting.add("a")
+            eventually(lambda: setting.has_begun("a"))
+            assert loop._renewal_us() - loop._turned_us <= 1_000_000
+
     def test_does_nothing_while_nothing_happens(self, monkeypatch):
         """An idle worker is one write per polling interval, not one per look for the dead."""
         monkeypatch.setattr(coordinator, "RECOVERY_US", 20_000)
