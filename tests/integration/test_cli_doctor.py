@@ -22,9 +22,11 @@ from click.testing import CliRunner
 
 from gigq.cli.doctor import functions, view
 from gigq.cli.doctor import jobs as doctors_jobs
+from gigq.cli.doctor import workers as doctors_workers
 from gigq.cli.root import gigq
 from gigq.clock import MICROSECONDS, SYSTEM_CLOCK, ManualClock
-from gigq.contracts.storage import ErrorInfo, Takes, TimedOut, Want, WorkerInfo
+from gigq.contracts.serializer import Payload
+from gigq.contracts.storage import Completed, ErrorInfo, Takes, TimedOut, Want, WorkerInfo
 from gigq.errors import StorageReadOnly
 from gigq.job import Job
 from gigq.liveness import this_process
@@ -189,7 +191,9 @@ class TestLooking:
 
         assert DB in finding["what"]
         assert finding["facts"]["error"] == "NotInitialized"
-        assert document_of("--fix")["repairs"] == []
+        [repair] = document_of("--fix")["repairs"]
+        assert (repair["id"], repair["done"]) == ("not-repaired", False)
+        assert "Nothing was there to be fixed." not in said("--fix")
 
     def test_leaves_what_is_not_ours_alone(self):
         """A wrong path must not change the rights of somebody's file."""
@@ -268,7 +272,10 @@ class TestWorkers:
 
         assert repair["id"] == "worker-dead"
         assert repair["done"]
-        assert "Declared the worker victim dead and released 1 job" in repair["what"]
+        assert repair["what"] == (
+            f"Declared worker 'victim' (process {worker.pid} on {this_process().host}) dead, because "
+            "its process is gone: there is none of its number. Released 1 job."
+        )
         assert found().keys() <= {"no-worker", "sockets-left"}
         status = queue.get_status(job_id)
         assert status["status"] == "pending"
@@ -309,7 +316,7 @@ class TestWorkers:
         findings = found()
         finding = findings["worker-silent"]
 
-        assert "no-worker" in findings, "it is not one that would take a job"
+        assert "and no worker is in a state to take any" in findings["no-worker"]["what"]
         assert "Worker 'far' (process 7 on there)" in finding["what"]
         assert "for longer than its lease of 30 s" in finding["what"]
 
@@ -354,6 +361,76 @@ class TestWorkers:
 
         assert f"Process {os.getpid()} has" in finding["what"]
         assert finding["facts"]["most"] == count + 120
+
+
+class TestWorkersThatComeAndGo:
+    """Nothing stands still while a queue is looked at, and none of that is wrong."""
+
+    def seen_while(self, queue, happens, monkeypatch):
+        """What is found when something happens between the first look and the last."""
+        paused = queue.storage.paused
+
+        def meanwhile():
+            happens()
+            return paused()
+
+        monkeypatch.setattr(queue.storage, "paused", meanwhile)
+        seen = view.seen(queue.storage, SYSTEM_CLOCK)
+        found = [*doctors_workers.examine(seen), *doctors_jobs.examine(seen)]
+        return {each.id for each in found}
+
+    def test_may_leave_with_what_they_ran(self, queue, monkeypatch):
+        echo(queue)
+        mine = session(queue)
+        [claim] = queue.storage.turn(mine, want=Want((0,))).claims
+
+        def leave():
+            queue.storage.turn(mine, [Completed(claim.run, Payload("json", b"1"))])
+            queue.storage.leave(mine)
+
+        assert self.seen_while(queue, leave, monkeypatch) == set()
+
+    def test_may_leave_when_nothing_is_left(self, queue, monkeypatch):
+        echo(queue)
+        mine = session(queue)
+
+        assert self.seen_while(queue, lambda: queue.storage.leave(mine), monkeypatch) == set()
+
+    def test_may_come(self, queue, monkeypatch):
+        echo(queue)
+
+        assert self.seen_while(queue, lambda: session(queue), monkeypatch) == set()
+
+    def test_may_be_replaced_by_one_of_the_same_name(self, queue, monkeypatch):
+        mine = session(queue, "w")
+
+        def restart():
+            queue.storage.leave(mine)
+            session(queue, "w")
+
+        assert self.seen_while(queue, restart, monkeypatch) == set()
+
+    def test_are_not_dead_because_they_left(self, queue, monkeypatch):
+        """The process of one that has just left is gone as well."""
+        dead = replace(this_process(), pid_started=1)
+        mine = session(queue, facts=dead)
+        assert self.seen_while(queue, lambda: None, monkeypatch) == {"worker-dead"}
+        assert self.seen_while(queue, lambda: queue.storage.leave(mine), monkeypatch) == set()
+
+    def test_are_not_said_to_be_mended_because_they_left(self, queue, monkeypatch):
+        leaving = session(queue)
+        dead = session(queue, "dead", facts=replace(this_process(), pid_started=1))
+        recover = SqliteStorage.recover
+
+        def meanwhile(storage):
+            storage.leave(leaving)
+            return recover(storage)
+
+        monkeypatch.setattr(SqliteStorage, "recover", meanwhile)
+        [repair] = document_of("--fix")["repairs"]
+
+        assert "Declared worker 'dead'" in repair["what"]
+        assert dead.id not in {each.session.id for each in queue.storage.sessions()}
 
 
 class TestStuckJobs:
@@ -461,7 +538,27 @@ class TestStuckJobs:
 
         finding = found()["jobs-stopping"]
 
-        assert f"1 job with a run that was told to stop and goes on: '{job_id}'" in finding["what"]
+        assert not finding["wrong"], "it stops when the call that it is in returns"
+        what = "1 job out of reach, because a run that was told to stop goes on"
+        assert finding["what"] == f"{what}: '{job_id}'."
+
+    @pytest.mark.parametrize("retry_delay_us", [0, None], ids=["tried again", "ended"])
+    def test_have_a_run_that_did_not_stop_for_a_minute(self, retry_delay_us):
+        """Also a job that has ended: its run holds a thread of the worker, and keeps it from others."""
+        clock = ManualClock(SYSTEM_CLOCK.wall_us() - 61 * MICROSECONDS)
+        with JobQueue(SqliteStorage(DB, clock=clock)) as before:
+            job_id = echo(before)
+            mine = session(before, lease_us=3_600 * MICROSECONDS)
+            [claim] = before.storage.turn(mine, want=Want((0,))).claims
+            error = ErrorInfo("timeout", "too long")
+            outcome = TimedOut(claim.run, error, ended=False, retry_delay_us=retry_delay_us)
+            before.storage.turn(mine, [outcome])
+
+        finding = found()["jobs-stopping"]
+
+        assert finding["wrong"]
+        assert "told to stop over a minute ago goes on" in finding["what"]
+        assert finding["facts"]["jobs"] == [job_id]
 
     def test_killed_their_workers(self, queue):
         """Twice or more: it may be the job."""
@@ -497,7 +594,7 @@ class TestStuckJobs:
         """As every storage shows it, also one that does not look by itself."""
         job_id = echo(queue)
         assert queue.storage.turn(session(queue, "w", slots=2), want=Want((0,))).claims
-        seen = view.seen(queue.storage, SYSTEM_CLOCK.wall_us())
+        seen = view.seen(queue.storage, SYSTEM_CLOCK)
         assert list(doctors_jobs.unowned(seen)) == []
 
         [finding] = doctors_jobs.unowned(replace(seen, sessions=()))
@@ -505,9 +602,11 @@ class TestStuckJobs:
         assert (finding.id, finding.facts["jobs"]) == ("jobs-unowned", [job_id])
 
     def test_are_past_their_end_and_nobody_has_cancelled_them(self, queue):
-        job_id = echo(queue, expires=0.05)
+        clock = ManualClock(SYSTEM_CLOCK.wall_us() - 60 * MICROSECONDS)
+        with JobQueue(SqliteStorage(DB, clock=clock)) as before:
+            job_id = echo(before, expires=0.05)
 
-        finding = eventually(lambda: found().get("jobs-expired"))
+        finding = found()["jobs-expired"]
 
         assert not finding["wrong"]
         assert job_id in finding["what"]

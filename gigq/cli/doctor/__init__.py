@@ -16,13 +16,14 @@ import click
 
 from gigq.cli.command import Shell, command, pass_shell
 from gigq.cli.doctor import functions, jobs, program, workers
-from gigq.cli.doctor.view import View, seen
+from gigq.cli.doctor.view import View, seen, states_of
 from gigq.cli.exits import DONE, FAILED, CommandFailed
 from gigq.cli.output import many
 from gigq.clock import SYSTEM_CLOCK
 from gigq.contracts.findings import Finding, Repair
 from gigq.contracts.storage import Storage
 from gigq.errors import GigqError, StorageCorrupt
+from gigq.liveness import OVER, who
 
 
 @dataclass
@@ -92,7 +93,7 @@ def _examine(storage: Storage, diagnosis: Diagnosis, *, deep: bool, imports: boo
     findings = diagnosis.findings
     findings += _asked(lambda: storage.examine(deep=deep))
     try:
-        view = seen(storage, SYSTEM_CLOCK.wall_us())
+        view = seen(storage, SYSTEM_CLOCK)
     except StorageCorrupt as error:
         findings.append(_unread(error))
         return
@@ -138,26 +139,32 @@ def _from_outside(shell: Shell) -> list[Finding]:
 
 
 def _fix(shell: Shell) -> list[Repair]:
+    """What was done, and what kept it from going on."""
+    done: list[Repair] = []
     try:
         with shell.storage() as storage:
-            return [*_recover(storage), *storage.repair()]
-    except (GigqError, CommandFailed):
-        return []  # told by the look that follows
+            done += _recover(storage)
+            done += storage.repair()
+    except (GigqError, CommandFailed) as error:
+        done.append(Repair("not-repaired", str(error).partition("\n")[0], done=False))
+    return done
 
 
 def _recover(storage: Storage) -> Iterator[Repair]:
-    before = {record.session.id: record for record in storage.sessions()}
+    """Release what dead workers hold, as any living one would."""
+    before = storage.sessions()
+    states = states_of(before)
     lost = storage.recover()
-    after = {record.session.id for record in storage.sessions()}
-    for session, record in before.items():
-        if session in after:
+    there = {record.session.id for record in storage.sessions()}
+    for record in before:
+        id_, worker = record.session.id, record.session.worker
+        # Whoever left by himself meanwhile is not dead.
+        if id_ in there or id_ not in states or not states[id_].is_over:
             continue
-        name = record.session.worker.worker_id
-        runs = [each for each in lost if each.worker == name]
-        reason = f" {runs[0].reason}" if runs else ""
+        runs = [each for each in lost if (each.worker, each.pid) == (worker.worker_id, worker.pid)]
         yield Repair(
             "worker-dead",
-            f"Declared the worker {name} dead and released {many(len(runs), 'job')}.{reason}",
+            f"Declared {who(worker)} dead, because {OVER[states[id_]]}. Released {many(len(runs), 'job')}.",
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gigq.cli.doctor.view import View
 from gigq.cli.output import many
+from gigq.clock import MICROSECONDS
 from gigq.contracts.findings import Finding
 from gigq.contracts.storage import JobRecord, JobStatus, Phase, SessionRecord
 from gigq.text import shown
@@ -15,12 +16,18 @@ from gigq.text import shown
 _MOST_NAMED = 5
 #: So many workers must have died or been lost with a job before it is the job that is suspected.
 _SUSPECT = 2
+#: A run in a thread stops when the call that it is in returns; one that goes on for longer is stuck.
+_STOPS_US = 60 * MICROSECONDS
+#: A worker's next turn cancels what expired; so late it has to be before it is worth a word.
+_EXPIRED_US = 5 * MICROSECONDS
 
 
 def examine(view: View) -> Iterator[Finding]:
     """Everything that keeps jobs from going on, or did."""
-    stuck = {job.id: why for job in view.unfinished if (why := reason(view, job)) is not None}
-    yield from waiting(view, stuck)
+    # A run that does not stop holds its worker, whether its job has ended or not.
+    looked_at = [*view.unfinished, *(job for job in view.ended_badly if job.stopping)]
+    stuck = {job.id: why for job in looked_at if (why := reason(view, job)) is not None}
+    yield from waiting(view, looked_at, stuck)
     yield from queues(view)
     yield from blocked(view, stuck)
     yield from suspects(view)
@@ -36,7 +43,7 @@ class Why:
     Attributes:
         id: Of the finding.
         what: What is the matter, after "12 jobs …".
-        key: Jobs with the same key share a finding.
+        key: What it is about, where there are several: a queue, a function, a serializer.
     """
 
     id: str
@@ -49,11 +56,7 @@ class Why:
 def reason(view: View, job: JobRecord) -> Why | None:
     """Why nobody will run the job, other than for its parents' sake; None when somebody may."""
     if job.stopping:
-        return Why(
-            "jobs-stopping", "with a run that was told to stop and goes on",
-            "They are out of reach until it ends: restart its worker, and run such jobs with "
-            "executor=process, which can be killed.",
-        )  # fmt: skip
+        return _stopping(is_stuck=view.now_us - job.updated_us > _STOPS_US)
     if job.phase is Phase.HELD:
         return Why(
             "jobs-held", "held, because a parent ended badly and they asked to wait",
@@ -70,9 +73,9 @@ def reason(view: View, job: JobRecord) -> Why | None:
 
 def _untaken(view: View, job: JobRecord) -> Why | None:
     """Why no living worker takes a job that is ready."""
-    if not view.living:
-        return Why("no-worker", "ready, and no worker lives", "gigq worker")
-    takes = [each.session.worker.takes for each in view.living]
+    if not view.serving:
+        return _NO_WORKER if not view.sessions else _NONE_TAKES
+    takes = [each.session.worker.takes for each in view.serving]
     listening = [each for each in takes if not each.queues or job.queue in each.queues]
     if not listening:
         return _unserved(job.queue, "ready in")
@@ -91,6 +94,24 @@ def _untaken(view: View, job: JobRecord) -> Why | None:
             f"gigq worker --allow {job.function.rpartition(':')[0]}, if it is to run.", job.function,
         )  # fmt: skip
     return None
+
+
+def _stopping(*, is_stuck: bool) -> Why:
+    return Why(
+        "jobs-stopping",
+        f"out of reach, because a run that was told to stop{' over a minute ago' * is_stuck} goes on",
+        "They can run again when it ends; a worker with too many such runs takes no more jobs. Restart "
+        "it, and run such jobs with executor=process, which can be killed.",
+        wrong=is_stuck,
+    )
+
+
+_NO_WORKER = Why("no-worker", "ready, and no worker lives", "gigq worker")
+#: "No worker lives" would not be true of one that hangs.
+_NONE_TAKES = Why(
+    "no-worker", "ready, and no worker is in a state to take any",
+    "See to the workers that are dead, stopped or silent, or start another: gigq worker",
+)  # fmt: skip
 
 
 def _paused(queue: str) -> Why:
@@ -115,7 +136,7 @@ def queues(view: View) -> Iterator[Finding]:
             continue
         if queue in view.paused:
             why = _paused(queue)
-        elif view.living and not any(_serves(each, queue) for each in view.living):
+        elif view.serving and not any(_serves(each, queue) for each in view.serving):
             why = _unserved(queue, "pending in")
         else:
             continue
@@ -130,14 +151,15 @@ def _serves(record: SessionRecord, queue: str) -> bool:
     return not queues or queue in queues
 
 
-def waiting(view: View, stuck: Mapping[str, Why]) -> Iterator[Finding]:
+def waiting(
+    view: View, looked_at: Sequence[JobRecord], stuck: Mapping[str, Why]
+) -> Iterator[Finding]:
     """Jobs that wait for what will not come by itself, by what that is."""
-    groups: defaultdict[tuple[str, str], list[JobRecord]] = defaultdict(list)
-    for job in view.unfinished:
+    groups: defaultdict[Why, list[JobRecord]] = defaultdict(list)
+    for job in looked_at:
         if job.id in stuck:
-            groups[stuck[job.id].id, stuck[job.id].key].append(job)
-    for jobs in groups.values():
-        why = stuck[jobs[0].id]
+            groups[stuck[job.id]].append(job)
+    for why, jobs in groups.items():
         parents = _parents(jobs) if why.id == "jobs-held" else ""
         yield Finding(
             why.id, f"{_many(view, jobs)} {why.what}: {_named(jobs)}.{parents}", why.cure,
@@ -155,23 +177,20 @@ def blocked(view: View, stuck: Mapping[str, Why]) -> Iterator[Finding]:
     roots = {job.id: why for job in view.others.values() if (why := reason(view, job)) is not None}
     roots |= stuck
     known = {**view.others, **{job.id: job for job in view.unfinished}}
-    groups: defaultdict[tuple[str, str], list[tuple[JobRecord, str]]] = defaultdict(list)
+    groups: defaultdict[Why, list[tuple[JobRecord, str]]] = defaultdict(list)
     for job in view.unfinished:
         if job.phase is Phase.BLOCKED and (root := _root(job, known, roots)):
-            groups[roots[root].id, roots[root].key].append((job, root))
-    for (kind, _), found in groups.items():
-        if kind != "no-worker":  # said already, and with one they go on as well
-            yield _blocked(view, found, known, roots)
+            groups[roots[root]].append((job, root))
+    for why, found in groups.items():
+        if why.id != "no-worker":  # said already, and with one they go on as well
+            yield _blocked(view, why, found, known)
 
 
 def _blocked(
-    view: View,
-    found: Sequence[tuple[JobRecord, str]],
-    known: Mapping[str, JobRecord],
-    stuck: Mapping[str, Why],
+    view: View, why: Why, found: Sequence[tuple[JobRecord, str]], known: Mapping[str, JobRecord]
 ) -> Finding:
     jobs, roots = [job for job, _ in found], list(dict.fromkeys(root for _, root in found))
-    root, why = roots[0], stuck[roots[0]]
+    root = roots[0]
     others = f" and {len(roots) - 1:,} others" if len(roots) > 1 else ""
     return Finding(
         "jobs-blocked",
@@ -213,7 +232,11 @@ def suspects(view: View) -> Iterator[Finding]:
 
 def lost_for_good(view: View) -> Iterator[Finding]:
     """Failed jobs whose last attempt took its worker along."""
-    jobs = [job for job in view.failed if job.error is not None and job.error.type == "lost"]
+    jobs = [
+        job
+        for job in view.ended_badly
+        if job.status is JobStatus.FAILED and job.error is not None and job.error.type == "lost"
+    ]
     if jobs:
         yield Finding(
             "jobs-lost",
@@ -232,7 +255,7 @@ def expired(view: View) -> Iterator[Finding]:
         if job.status is JobStatus.PENDING
         and job.started_us is None
         and job.expires_us is not None
-        and job.expires_us < view.now_us
+        and job.expires_us + _EXPIRED_US < view.now_us
     ]
     if jobs:
         yield Finding(
@@ -247,7 +270,7 @@ def unowned(view: View) -> Iterator[Finding]:
     """Running jobs of workers that have no session."""
     labels = {
         label
-        for each in view.sessions
+        for each in (*view.sessions, *view.left)
         for worker in [each.session.worker]
         for label in (worker.worker_id, *(worker.label(slot) for slot in range(worker.slots)))
     }
