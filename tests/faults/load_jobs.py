@@ -21,6 +21,11 @@ def work(log, seconds=0.0, every=0.02):
     return "worked"
 
 
+def work_long_once(log, seconds):
+    """The first run takes so long, with many signs of life; others are short."""
+    return work(log, seconds if current_job().run == 1 else 0.0, every=0.002)
+
+
 def after(log, parent_results):
     """A job that needs what those before it brought."""
     with attended(log):
@@ -38,10 +43,11 @@ def flaky(log, times):
             raise ValueError(f"attempt {current_job().attempt}")
 
 
-def hold_the_gil(log, seconds):
-    """Neither Python nor its signal handlers come to anything meanwhile in its process."""
+def hold_the_gil_once(log, seconds):
+    """In the first run neither Python nor its signal handlers come to anything in its process."""
     with attended(log):
-        ctypes.PyDLL(None).usleep(round(seconds * 1_000_000))
+        if current_job().run == 1:
+            ctypes.PyDLL(None).sleep(round(seconds))
 
 
 def poison(log, how):
