@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import table
-from tests.simulation import coverage
+from tests.simulation import coverage, defects
 
 #: How much of it: `short` within all tests, `full` in `./dev faults`, `nightly` for hours.
 FORMS = ("short", "full", "nightly")
@@ -84,6 +84,10 @@ def _show_simulation(terminalreporter, reports):
     if notes:
         terminalreporter.section("simulation: contract call × fault")
         terminalreporter.write_line(coverage.as_text(notes))
+    found = defects.reported(reports)
+    if found:
+        terminalreporter.section("planted defects: histories until found")
+        terminalreporter.write_line("\n".join(found))
 
 
 @pytest.fixture(autouse=True)

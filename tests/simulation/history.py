@@ -150,7 +150,11 @@ class History:
         self.figures = {
             "faults": self.size()["faults"],
             "jobs": len(self._ids),
-            "refused": sum(len(e["stale"]) for e in self.log if e["kind"] == "recorded"),
+            "refused": sum(
+                len(entry.get("stale", ())) + len(entry.get("refused", ()))
+                for entry in self.log
+                if entry["kind"] in ("recorded", "session_lost")
+            ),
             "recovery_us": _longest_recovery(self.log),
         }
         self.world = self.random = self.witness = None
@@ -675,7 +679,7 @@ class History:
         self._ids.append(job_id)
         self._acts[job_id] = acts = self._plan()
         accepted = rnd.random() > 0.03
-        times_out = any(act.lasts_us > 400 * _MS for act in acts) and rnd.random() < 0.7
+        times_out = any(act.lasts_us > 400 * _MS for act in acts) and rnd.random() < 0.5
         job = NewJob(
             job_id,
             job_id,
@@ -720,7 +724,17 @@ class History:
         acts = []
         while rnd.random() < 0.35 and len(acts) < 3:
             how = rnd.choice(
-                ["raised", "raised", "gave_up", "snoozed", "slow", "stubborn", "killed", "crashed"]
+                [
+                    "raised",
+                    "raised",
+                    "gave_up",
+                    "snoozed",
+                    "slow",
+                    "slow",
+                    "stubborn",
+                    "killed",
+                    "crashed",
+                ]
             )
             if how == "slow":
                 acts.append(Act("returned", rnd.randrange(500 * _MS, 6 * _S)))

@@ -31,6 +31,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 #: So many histories are ordinary: what `./dev faults` lives on the same storage.
 BUDGET = {kind: forms["full"] for kind, forms in HISTORIES.items()}
+#: The key under which a report carries what was found.
+PROPERTY = "defect_found"
 BEGIN, END = "<!-- defects: begin -->", "<!-- defects: end -->"
 _CONTEXT = 3
 
@@ -231,6 +233,20 @@ def find(defect: Defect | None, *, kind: str = "", seed: int = 0, budget: int = 
     if done.returncode:
         raise RuntimeError(f"{defect.name if defect else 'sound code'}: {done.stderr}")
     return Finding(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def reported(reports) -> list[str]:
+    """One line for each defect that was found, from the reports of all test processes."""
+    found = sorted(
+        value
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == PROPERTY
+    )
+    return [
+        f"{histories:6,}  {name.removesuffix('.patch'):46} {said}"
+        for name, histories, said in found
+    ]
 
 
 # --- the table ------------------------------------------------------------------------------------
