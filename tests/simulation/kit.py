@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from tests.simulation import coverage
-from tests.simulation.proving import prove
+from tests.simulation.proving import judged
 
 #: How many histories, by storage and form; seeds from 0 on, so that each form holds the smaller ones.
 HISTORIES = {
@@ -30,7 +30,7 @@ class Proof:
     @pytest.mark.timeout(600)
     def test_keep_all_promises(self, seeds, record_property):
         """P1 to P10: what jobs really did and what is kept agree, in each of these histories."""
-        histories = prove(seeds, self.kind)
+        histories, violations, said = judged(seeds, self.kind)
 
         note = coverage.met(self.kind, histories)
         record_property(coverage.PROPERTY, note)
@@ -42,6 +42,9 @@ class Proof:
             longest = max(self._figures[self.kind, "recovery"], history.figures["recovery_us"])
             self._figures[self.kind, "recovery"] = longest
         self._figures[self.kind, "histories"] += len(histories)
+        for violation in violations:
+            self._figures[self.kind, violation.partition(":")[0]] += 1
+        assert not said, said
 
     def test_meet_every_fault_at_every_call(self, fault_case, request):
         """Each call died before, within and after it, and lost its answer, again and again."""
@@ -60,13 +63,19 @@ class Proof:
             }
             assert not coverage.seldom(hits, self.kind, enough)
 
+        def found(*names):
+            return sum(self._figures[self.kind, name] for name in names)
+
         fault_case.record(
             f"simulated histories, {self.kind}",
             "P1 P2 P3 P4 P5 P6 P7 P8 P9 P10",
-            faults=self._figures[self.kind, "faults"],
-            jobs=self._figures[self.kind, "jobs"],
-            refused=self._figures[self.kind, "refused"],
-            recovery_s=self._figures[self.kind, "recovery"] / 1_000_000,
+            faults=found("faults"),
+            jobs=found("jobs"),
+            lost=found("P1", "P2", "P3"),
+            doubled=found("P4"),
+            overlapping=found("P5"),
+            refused=found("refused"),
+            recovery_s=found("recovery") / 1_000_000,
         )
 
 

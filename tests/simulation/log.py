@@ -36,7 +36,7 @@ What reached a worker:
   being completed, failed, timed_out, snoozed, stopped, handed_back or ended, `delay_us` how long the job
   is not to be tried again, if it is; `stale`: `[[id, run], ...]` those
   of them that it refused because they were no longer the session's; `reached` as for `claimed`.
-- `session_lost`, `left`: `session`.
+- `session_lost`: `session`, `refused`: `[[id, run], ...]` outcomes that came too late. `left`: `session`.
 
 What user code did, said by the simulated executor itself:
 

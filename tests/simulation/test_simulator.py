@@ -18,7 +18,7 @@ from tests.simulation.proving import broken, lived, replay
 from tests.simulation.wire import CALLS, FAULTS
 
 ROOT = Path(__file__).parents[2]
-SEEDS = (3, 11, 198)
+SEEDS = (3, 198)
 FINGERPRINTS = """
 import sys
 from tests.simulation.test_simulator import SEEDS, fingerprint
@@ -59,15 +59,19 @@ class TestASeed:
 class TestAHistory:
     def test_that_breaks_a_promise_says_which_and_how_to_see_it_again(self):
         """A failure names the seed, the promise, the command, and shows all that happened."""
-        history = lived(3, "memory")
-        victim = next(row for row in history.rows if row["status"] == "completed")
+        history, victim = next(
+            (history, row)
+            for history in (lived(seed, "memory") for seed in range(20))
+            for row in history.rows
+            if row["status"] == "completed"
+        )
         victim["result"] = "forged"
 
         said = broken(history)
 
         assert victim["id"] in said
         assert "P4" in said
-        assert replay(3, "memory") in said
+        assert replay(history.seed, "memory") in said
         assert "worker-0.1" in said
 
     def test_is_lived_again_by_one_command(self):

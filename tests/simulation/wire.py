@@ -365,7 +365,8 @@ class Wire(Storage):
         def note(turn, error, reached):
             lost = {} if reached else {"reached": False}
             if isinstance(error, SessionLost):
-                self._note("session_lost", session=name, **lost)
+                late = [[each.run.job_id, each.run.number] for each in outcomes]
+                self._note("session_lost", session=name, refused=late, **lost)
             if turn is None:
                 return
             if outcomes:
