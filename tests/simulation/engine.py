@@ -110,6 +110,7 @@ class Process:
         ticket: Under which it waits now; older ones are void.
         ending: Called when the process ends in whatever way.
         frozen: While it is paused the system says that it runs: some call holds its GIL.
+        leaves_last: When its worker has left, it ends.
         can_be_interrupted: What it does goes on behind a call that was interrupted.
     """
 
@@ -123,7 +124,7 @@ class Process:
         boot = None if host is None else f"boot-{host}"
         self.facts = ProcessFacts(f"host-{host}", boot, "pid:1", self.pid, self.pid)
         self.ended = self.paused = self.woken = False
-        self.frozen = self.can_be_interrupted = False
+        self.frozen = self.leaves_last = self.can_be_interrupted = False
         self.deferred: list = []
         self.ending: list[Callable[[], None]] = []
         self.ticket = 0
@@ -190,6 +191,11 @@ class Process:
         for each in self.ending:
             each()
         self._after(self)
+
+    def exit(self) -> None:
+        """`os._exit`, from its own greenlet."""
+        self.end("exited")
+        raise Dead
 
     def kill(self) -> None:
         """SIGKILL; returns only to others."""

@@ -340,18 +340,21 @@ class History:
             coordinator.work(Goal.NEVER)
         except StorageError:
             coordinator.abort()
-        self._finish(coordinator, lingers=kept["lingers"])
+        self._finish(process, coordinator, lingers=kept["lingers"])
         with suppress(StorageUnavailable):
             wire.close()
 
-    def _finish(self, coordinator: Coordinator, *, lingers: bool) -> None:
+    def _finish(self, process: Process, coordinator: Coordinator, *, lingers: bool) -> None:
         stubborn = coordinator.unstoppable()
         if not stubborn and coordinator.leave():
             coordinator.close()
         elif lingers:
             coordinator.linger()
         else:
+            # `Worker._end_process`: nothing comes between leaving and the end.
+            process.leaves_last = True
             coordinator.leave()
+            process.exit()
 
     def _next_act(self, job_id: str) -> Act:
         acts = self._acts[job_id]

@@ -149,6 +149,8 @@ class Wire(Storage):
             process.kill()
         if stirs or (stirs is None and answer):
             self._witness.something_changed(self)
+        if process.leaves_last and name == "leave":
+            process.exit()
         process.sleep(1 + int(self._world.random.random() * 500))
         if error is not None:
             raise error
