@@ -6,6 +6,7 @@ through `printable`, so that no text moves the cursor, hides a line or reverses 
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from datetime import UTC, datetime, timedelta
 
@@ -47,6 +48,11 @@ def _visible(character: str) -> str:
     if code <= 0xFF:  # noqa: PLR2004 - as Python writes escapes
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004
+
+
+def as_argument(value: object) -> str:
+    """A value as one word of a command for people to copy: nothing in it means anything to a shell."""
+    return shlex.quote(printable(str(value)))
 
 
 def printable_lines(text: str) -> str:

@@ -18,6 +18,7 @@ from gigq.errors import JobNotCompleted, WaitTimeout
 
 if TYPE_CHECKING:
     from gigq.queue import JobQueue
+from gigq.text import as_argument
 
 Job = Mapping[str, Any]
 _LOOK_SECONDS = 0.5
@@ -210,7 +211,7 @@ def stats(shell: Shell) -> None:
             rows = [(name, *numbers.values()) for name, numbers in queues.items()]
             shell.out.table([header.capitalize() for header in headers], rows)
         for name in paused:
-            shell.out.line(f"Queue {name} is paused; go on with: gigq resume {name}")
+            shell.out.line(f"Queue {name} is paused; go on with: gigq resume {as_argument(name)}")
 
     shell.out.answer({**counts, "queues": queues, "paused": paused}, lines)
 

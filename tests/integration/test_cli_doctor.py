@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -33,6 +34,7 @@ from gigq.liveness import this_process
 from gigq.queue import JobQueue
 from gigq.storages.sqlite import SqliteStorage, examination, surroundings
 from gigq.storages.sqlite.location import locate
+from gigq.text import as_argument, printable
 from tests.faults import jobs, load_jobs, witness
 from tests.faults.spawned import spawning
 from tests.integration import cli_jobs
@@ -294,7 +296,7 @@ class TestWorkers:
 
     def test_one_whose_job_holds_the_interpreter_hangs(self, queue, spawn_worker, in_tmp_path):
         log = in_tmp_path / "witness"
-        queue.submit(Job("greedy", load_jobs.hold_the_gil, {"log": str(log), "seconds": 5}))
+        queue.submit(Job("greedy", load_jobs.hold_the_gil_once, {"log": str(log), "seconds": 5}))
         spawn_worker(lease=1)
         eventually(lambda: witness.read(log), 20)
 
@@ -450,6 +452,18 @@ class TestStuckJobs:
 
         assert "1 job ready in the queue 'q', which no living worker serves" in finding["what"]
         assert finding["cure"] == "gigq worker --queue q"
+
+    def test_are_named_in_commands_that_can_be_copied(self, queue):
+        """Whoever may submit names the queue: in a shell it is one word, whatever is in it."""
+        session(queue, takes=Takes(queues=("other",)))
+        name = "a b;$(touch it-ran)\x1b'"
+        echo(queue, queue=name)
+
+        assert shlex.split(found()["queue-unserved"]["cure"])[3:] == [printable(name)]
+        queue.pause(name)
+        assert shlex.split(found()["queue-paused"]["cure"])[2:] == [printable(name)]
+        ran = CliRunner().invoke(gigq, ["--db", DB, "stats"]).stdout
+        assert f"gigq resume {as_argument(name)}" in ran
 
     def test_have_payloads_that_no_worker_accepts(self, queue):
         session(queue, takes=Takes(serializers=("json",)))
@@ -793,7 +807,9 @@ class TestRights:
         """They may be meant: a program that watches the queue."""
         Path(DB).chmod(0o644)
 
-        assert not found()["file-readable"]["wrong"]
+        finding = found()["file-readable"]
+        assert not finding["wrong"]
+        assert finding["cure"] == f"Unless that is meant: chmod o-r {Path(DB).absolute()}"
         assert document_of("--fix")["repairs"] == []
         assert self.mode() == 0o644
 
@@ -928,6 +944,9 @@ class TestTheLog:
         assert finding["fixable"]
         assert finding["facts"]["size"] > 5_000_000
         assert finding["facts"]["readers"] == [reader.pid]
+        assert finding["cure"].startswith(
+            "End those that stay in this list; then gigq doctor --fix"
+        )
         [failed] = document_of("--fix")["repairs"]
         assert not failed["done"]
         assert f"somebody reads it: {reader.pid}" in failed["what"]

@@ -11,7 +11,7 @@ from gigq.cli.output import many
 from gigq.clock import MICROSECONDS
 from gigq.contracts.findings import Finding
 from gigq.contracts.storage import JobRecord, JobStatus, Phase, SessionRecord
-from gigq.text import shown
+from gigq.text import as_argument, shown
 
 _MOST_NAMED = 5
 #: So many workers must have died or been lost with a job before it is the job that is suspected.
@@ -85,13 +85,15 @@ def _untaken(view: View, job: JobRecord) -> Why | None:
         return Why(
             "payload-unaccepted",
             f"ready, with payloads of {shown(serializer)}, which no living worker of their queue accepts",
-            f"Only if you trust whoever submits: gigq worker --serializer {serializer}", serializer,
+            f"Only if you trust whoever submits: gigq worker --serializer {as_argument(serializer)}",
+            serializer,
         )  # fmt: skip
     if not any(each.allows(job.function) for each in reading):
         return Why(
             "function-unallowed",
             f"ready, of the function {shown(job.function)}, which no living worker allows",
-            f"gigq worker --allow {job.function.rpartition(':')[0]}, if it is to run.", job.function,
+            f"If it is to run: gigq worker --allow {as_argument(job.function.rpartition(':')[0])}",
+            job.function,
         )  # fmt: skip
     return None
 
@@ -116,7 +118,7 @@ _NONE_TAKES = Why(
 
 def _paused(queue: str) -> Why:
     return Why(
-        "queue-paused", f"in the queue {shown(queue)}, which is paused", f"gigq resume {queue}",
+        "queue-paused", f"in the queue {shown(queue)}, which is paused", f"gigq resume {as_argument(queue)}",
         queue, wrong=False,
     )  # fmt: skip
 
@@ -124,7 +126,7 @@ def _paused(queue: str) -> Why:
 def _unserved(queue: str, where: str) -> Why:
     return Why(
         "queue-unserved", f"{where} the queue {shown(queue)}, which no living worker serves",
-        f"gigq worker --queue {queue}", queue,
+        f"gigq worker --queue {as_argument(queue)}", queue,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gigq.contracts.findings import Finding, Repair
 from gigq.storages.sqlite.location import NETWORK, file_system, identity
 from gigq.storages.sqlite.wakeup import left_over
-from gigq.text import shown
+from gigq.text import as_argument, shown
 from gigq.text import size as size_
 
 if TYPE_CHECKING:
@@ -155,19 +155,19 @@ def rights(path: Path) -> Iterator[Finding]:
         yield Finding(
             "file-open",
             f"{path} can be written by everybody ({mode:04o}): whoever does decides what workers run.",
-            f"chmod o-rwx {path}", fixable=True, facts=facts,
+            f"chmod o-rwx {as_argument(path)}", fixable=True, facts=facts,
         )  # fmt: skip
     elif mode & stat.S_IROTH:
         yield Finding(
             "file-readable",
             f"{path} can be read by everybody ({mode:04o}): parameters and results with it.",
-            f"chmod o-r {path}, unless that is meant.", wrong=False, facts=facts,
+            f"Unless that is meant: chmod o-r {as_argument(path)}", wrong=False, facts=facts,
         )  # fmt: skip
     if mode & stat.S_IWGRP:
         yield Finding(
             "file-group",
             f"{path} can be written by its group ({mode:04o}): whoever is in it decides what workers run.",
-            f"chmod g-w {path}, unless that is meant.", wrong=False, facts=facts,
+            f"Unless that is meant: chmod g-w {as_argument(path)}", wrong=False, facts=facts,
         )  # fmt: skip
     for each in _beside(path):
         more = _mode(each) & ~mode
@@ -176,7 +176,7 @@ def rights(path: Path) -> Iterator[Finding]:
                 "side-file-open",
                 f"{each} is open to more people ({_mode(each):04o}) than {path.name} ({mode:04o}), and "
                 "holds the same or decides over it.",
-                f"chmod {mode & 0o777:04o} {each}", fixable=True,
+                f"chmod {mode & 0o777:04o} {as_argument(each)}", fixable=True,
                 facts={"path": str(each), "mode": f"{_mode(each):04o}"},
             )  # fmt: skip
     yield from _unwritable(path)
@@ -192,7 +192,7 @@ def _unwritable(path: Path) -> Iterator[Finding]:
                 f"{kind}-not-writable",
                 f"{place} cannot be written by this user ({os.geteuid()}){why}: it can be looked at, and "
                 "neither submitted to nor worked on from here.",
-                f"Look at: ls -ld {place}", facts={"path": str(place)},
+                f"Look at: ls -ld {as_argument(place)}", facts={"path": str(place)},
             )  # fmt: skip
 
 
@@ -212,7 +212,7 @@ def folder_rights(folder: Path) -> Iterator[Finding]:
             "folder-group",
             f"The group of {folder} may make files in it ({mode:04o}), and put others in the place of "
             "the database.",
-            f"chmod g-w {folder}, unless that is meant.", wrong=False, facts=facts,
+            f"Unless that is meant: chmod g-w {as_argument(folder)}", wrong=False, facts=facts,
         )  # fmt: skip
 
 
@@ -233,7 +233,7 @@ def owners(path: Path) -> Iterator[Finding]:
                 "side-file-owner",
                 f"{each} belongs to user {other}, and {path.name} to user {owner}: one of them may be "
                 "refused it.",
-                f"Stop everything that uses the queue, then: chown {owner} {each}",
+                f"Stop everything that uses the queue, then: chown {owner} {as_argument(each)}",
                 facts={"path": str(each), "owner": other},
             )
     other = path.parent.stat().st_uid
@@ -280,7 +280,8 @@ def gate(location: Location) -> Iterator[Finding]:
             "gate-odd",
             f"{path} is no plain file: writers cannot queue up at it, and one may be passed over for "
             "seconds.",
-            f"Look at what it is (ls -ld {path}), and move it away.", facts={"path": str(path)},
+            f"Look at what it is (ls -ld {as_argument(path)}), and move it away.",
+            facts={"path": str(path)},
         )  # fmt: skip
 
 
@@ -299,8 +300,8 @@ def log(location: Location) -> Iterator[Finding]:
     yield Finding(
         "log-large",
         f"The log {location.real}-wal has grown to {size_(size)} ({why}).",
-        "gigq doctor --fix folds it in. When it comes back, end the program that keeps a transaction "
-        "open.",
+        f"{'End those that stay in this list; then ' * bool(readers)}gigq doctor --fix folds it in. It grows "
+        "again while a program keeps a transaction open.",
         fixable=True, facts={"size": size, "readers": readers},
     )  # fmt: skip
 
