@@ -58,6 +58,7 @@ def points(tallies):
     return sum(each["points"] for each in tallies)
 
 
+@pytest.mark.timeout(3_600)
 class TestEachWrite:
     """Each operation, with each of its calls as the one that fails."""
 
