@@ -246,8 +246,9 @@ class Executor(ABC):
 
         Named at each renewal of the lease, so it must be cheap. At the moment itself the worker stops
         its runs, if it can; it may also be stopped itself (SIGSTOP). What runs in its own process
-        stands still with it, so that the default does nothing; what runs elsewhere has to end all the
-        same, or be stopped from elsewhere.
+        stands still with it; what runs elsewhere has to end all the same, or be stopped from elsewhere.
+        And no call begins past it, also not when this process goes on: it is reported as stopped. The
+        default does nothing, which is right for what begins each call in `submit`.
         """
 
     @abstractmethod

@@ -68,6 +68,7 @@ class ThreadExecutor(Executor):
         # in one of them. Taken before a lane's gate, never after.
         self._lock = threading.Lock()
         self._timer: _Timer | None = None
+        self._leash_ns: int | None = None
         self._started = False
         self._closed = False
 
@@ -106,6 +107,11 @@ class ThreadExecutor(Executor):
         for lane in self._all():
             lane.stop(run, reason)
 
+    def leash(self, until_us: int | None) -> None:
+        # What runs stands still with this process, and is stopped by the worker. What lies ready is not
+        # begun.
+        self._leash_ns = None if until_us is None else until_us * 1_000
+
     def close(self, grace: float) -> list[Run]:
         if self._closed or not self._started:
             self._closed = True
@@ -133,11 +139,21 @@ class ThreadExecutor(Executor):
     def take(self, lane: _Lane) -> Call | None:
         """The next call that nobody took back, entered into the lane; None when the executor closes."""
         while (named := self._calls.get()) is not None:
+            late = self._is_off_the_leash()
             with self._lock:
-                if self._waiting.pop(named.run, None) is not None:
+                if self._waiting.pop(named.run, None) is None:
+                    continue
+                if not late:
                     lane.enter(named)
                     return named
+            self._report(stopped_report(named, StopReason.LOST), lane.slot)
         return None
+
+    def _is_off_the_leash(self) -> bool:
+        """Whether others may have the jobs by now. This process was stopped and goes on: its threads
+        would take up calls that lay ready before anybody could tell them not to."""
+        leash_ns = self._leash_ns
+        return leash_ns is not None and time.monotonic_ns() >= leash_ns
 
     def replace(self, lane: _Lane) -> None:
         """Give the slot of a lane that will not come back to a fresh one. For the timer."""

@@ -171,6 +171,34 @@ class TestAThread:
             executor.close(1)
 
 
+class TestACallThatLiesReady:
+    def test_does_not_begin_when_the_lease_is_over(self):
+        """P5: a worker that was stopped past its lease goes on, and its threads with it, before it can
+        know; others may have the job by now."""
+        begin, end = threading.Event(), threading.Event()
+
+        def run(call):
+            begin.set()
+            end.wait(10)
+            return Report(call.run, Ending.COMPLETED)
+
+        executor = ThreadExecutor()
+        late = Trial(executor, run=run)
+        first = late.call("first")
+        begin.wait(10)
+        second = late.call("second")
+        executor.leash(time.monotonic_ns() // 1_000 - 1)
+
+        end.set()
+
+        assert late.result(first).ending is Ending.COMPLETED
+        assert late.result(second).ending is Ending.STOPPED
+        executor.leash(None)
+        third = late.call("third")
+        assert late.result(third).ending is Ending.COMPLETED
+        executor.close(0)
+
+
 class TestAStopAtTheVeryBeginning:
     def test_ends_the_run_and_not_its_thread(self, trial, monkeypatch):
         """Between a thread's taking a call and the run's start, nothing is raised in that thread."""

@@ -130,7 +130,7 @@ class SimulatedExecutor(Executor):
 
     def _is_off_the_leash(self):
         leash_us = self._leash_us
-        return self.kind == "process" and leash_us is not None and leash_us <= self._world.now_us
+        return leash_us is not None and leash_us <= self._world.now_us
 
     # --- what runs ---
 
