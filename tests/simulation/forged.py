@@ -441,6 +441,13 @@ def a_requeued_job_does_not_run(story):
 
 
 @breaks("P3")
+def a_worker_ends_by_itself(story):
+    story.submit(job("a"))
+    story.run("w1", "a")
+    story.leave("w1")
+
+
+@breaks("P3")
 def the_world_does_not_come_to_rest(story):
     story.submit(job("a"))
     story.run("w1", "a")

@@ -482,6 +482,8 @@ class History:
         submits = [self._submit_one, self._submit_some, self._submit_workflow, self._submit_orphan]
         for number in range(2):
             self._follow(f"submitter-{number}", first + rnd.choices(submits, k=rnd.randint(3, 5)))
+        while len(self._ids) < JOBS:
+            self._follow("submitter-2", first)
         deeds = [
             self._cancel, self._cancel_running, self._requeue, self._requeue, self._clear,
             self._pause_and_resume, self._look, self._retain, self._move, self._care,
@@ -495,8 +497,6 @@ class History:
             for number in range(2):
                 looks = [self._recover] * rnd.randint(4, 12)
                 self._follow(f"recoverer-{number}", looks, every_us=200 * _MS)
-        while len(self._ids) < JOBS:
-            raise AssertionError("a history with too few jobs")
 
     def _deeds_for_planned(self, deeds) -> list:
         """So that a fault that was planned for a rare call finds one."""

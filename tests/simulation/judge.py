@@ -387,6 +387,10 @@ def everything_ends(past: Past) -> Said:
             yield from _attempts_are_counted(past, job, row)
             yield from _requeued_is_tried_again(past, job, row)
     yield from _suspects_are_claimed_alone(past)
+    for place, entry in past.by_kind["left"]:
+        # Some worker has to live: none ends by itself while nothing befalls it.
+        if entry["who"] not in past.told and not past.is_troubled(entry["who"], 0, place):
+            yield f"P3: {entry['who']} left, and nobody had told it to stop"
     for _, entry in past.by_kind["unsettled"]:
         yield f"P3: at {entry['at_us']} µs, long after the last fault, the world had not come to rest"
 
@@ -554,7 +558,9 @@ def _line_agrees(past: Past, run: Run, execution: dict) -> Said:
     if status == "running":
         yield f"P4: {run} has no outcome"
     elif run.how is None:
-        if status not in TAKEN_AWAY and not (status == "failed" and not run.began):
+        # A worker may say of a claim that it cannot even begin: then it is its outcome that says so.
+        refused = status == "failed" and not run.began and "failed" in (w for _, w in run.recorded)
+        if status not in TAKEN_AWAY and not refused:
             yield f"P4: {run} is written down as {status}, and did not end by itself"
     elif status not in WRITTEN_AS[run.how] | _as_told(run) and not (
         status in TAKEN_AWAY and _may_be_given_up(past, run)
