@@ -51,7 +51,7 @@ FAULTS = ("before", "within", "after", "answer_lost")
 LINES = {
     "initialize": (7, 170), "open": (7, 210), "version": (4, 47), "add": (400, 500), "get": (120, 170),
     "statuses": (26, 90), "find": (500, 600), "history": (16, 76), "counts": (50, 62),
-    "cancel": (130, 370), "requeue": (60, 380), "clear": (80, 250), "pause": (21, 148),
+    "cancel": (130, 370), "requeue": (60, 380), "clear": (30, 120), "pause": (21, 148),
     "resume": (24, 130), "paused": (13, 42), "set_retention": (27, 155), "retention": (13, 59),
     "join": (24, 154), "leave": (12, 80), "turn": (296, 352), "payloads": (44, 90),
     "recover": (200, 600), "sessions": (41, 302), "wait": (14, 87), "export": (1000, 2000),
