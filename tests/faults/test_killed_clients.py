@@ -91,7 +91,7 @@ def killed(template, tmp_path, sized):
         kills = Kills(name, tmp_path, rng)
         for file in ("template.db", "template.jsonl"):
             shutil.copy(template / file, tmp_path / file)
-        most = sized(short=2, full=5, nightly=200)
+        most = sized(short=1, full=5, nightly=200)
         strikes = 0
         while kills.hits < most:
             strikes += 1

@@ -19,7 +19,7 @@ class TestWorkersThatAreKilledUnderLoad:
         feed = Feed(queue, log, rng)
         feed.submit(feed.mix())
         crew = Crew(spawn_worker, 4, executor=executor, concurrency=slots)
-        for _ in range(sized(short=8, full=200, nightly=2_000)):
+        for _ in range(sized(short=6, full=200, nightly=2_000)):
             feed.top_up()
             crew.kill_one(rng)
         feed.await_the_end()

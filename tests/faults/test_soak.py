@@ -39,7 +39,7 @@ class TestASoak:
     ):
         """P9, P3: workers of both kinds and a submitter under load, while `clear` and retention run
         and a third worker is told to end, again and again."""
-        seconds = sized(short=5, full=60, nightly=1_800)
+        seconds = sized(short=4, full=60, nightly=1_800)
         queue.retention = {"completed": 1}
         steady = {
             executor: spawn_worker(executor=executor, concurrency=2).waits_for_work(60)
