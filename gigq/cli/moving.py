@@ -41,6 +41,8 @@ def export(shell: Shell, file: str, force: bool) -> None:
             _export(beside, storage, out.raw)
         return
     target = Path(file)
+    if not target.name or target.is_dir():
+        raise CommandFailed(f"{file!r} names no file.\nGive one, or - for stdout.", USAGE)
     if target.exists() and not force:
         raise CommandFailed(f"{file} exists already.\nChoose another name, or --force.", USAGE)
     if not target.parent.is_dir():

@@ -115,7 +115,7 @@ class TestAnExportWithOneValueChanged:
             for path in places(json.loads(line))
             for value in [*VALUES, ...]
         ]
-        chosen = draw.sample(every, sized(short=150, full=1_000, nightly=len(every)))
+        chosen = draw.sample(every, sized(short=150, full=600, nightly=len(every)))
         stored = 0
         for count, (number, path, value) in enumerate(chosen):
             line = json.dumps(changed(json.loads(exported[number]), path, value))
@@ -137,7 +137,7 @@ class TestAnExportWithOneValueChanged:
     def test_is_stored_whole_or_refused_in_a_file_too(self, exported, tmp_path, sized, in_example):
         """The same in SQLite."""
         draw = random.Random(5)
-        for count in range(sized(short=12, full=80, nightly=2_000)):
+        for count in range(sized(short=12, full=40, nightly=2_000)):
             number = draw.randrange(len(exported))
             path = draw.choice(list(places(json.loads(exported[number]))))
             value = draw.choice(VALUES)
@@ -157,7 +157,7 @@ class TestAnyFile:
         sound = "\n".join(exported).encode()
 
         @settings(
-            max_examples=sized(short=200, full=2_000, nightly=50_000), deadline=None, database=None,
+            max_examples=sized(short=200, full=600, nightly=50_000), deadline=None, database=None,
             suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         @given(

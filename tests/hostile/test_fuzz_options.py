@@ -37,7 +37,7 @@ class TestOptions:
     def test_are_refused_or_of_use(self, sized):
         """Whatever is taken can be used: as a deadline, a limit, and for any number of retries."""
 
-        @settings(max_examples=sized(short=400, full=3_000, nightly=100_000), **COMMON)
+        @settings(max_examples=sized(short=400, full=800, nightly=100_000), **COMMON)
         @given(options, st.integers(1, 1_000), st.floats(0, 1))
         def holds(fields, attempt, uniform):
             try:

@@ -102,7 +102,7 @@ def fuzz(sized):
     """Run a property with as many examples as the form of this run asks for."""
 
     def run(strategies, check, share=1.0):
-        most = max(20, round(sized(short=150, full=1_500, nightly=50_000) * share))
+        most = max(20, round(sized(short=150, full=500, nightly=50_000) * share))
 
         @settings(
             max_examples=most, deadline=None, database=None,

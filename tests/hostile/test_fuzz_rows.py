@@ -73,7 +73,7 @@ class TestARowThatNoGigqWrote:
         `GigqError` is raised anywhere, and nothing takes for ever."""
         _, ids = template
         looked = 0
-        for table, column, value, strict in examples(sized(short=0.6, full=3, nightly=None)):
+        for table, column, value, strict in examples(sized(short=0.6, full=2, nightly=None)):
             with in_example(f"{table}.{column} = {value}, strict={strict}"):
                 path = damaged(table, column, value, strict=strict)
                 if path is None:

@@ -508,7 +508,7 @@ class SqliteStorage(Storage):
     # --- moving and looking after -------------------------------------------------------------
 
     def export(self) -> Iterator[Snapshot]:
-        after = 0
+        after = -(2**63)  # a row that gigq did not write may have any number
         while True:
             seqs = self._read(lambda tx, after=after: reading.next_seqs(tx, after, _EXPORTED))  # type: ignore[misc]
             if not seqs:

@@ -173,6 +173,8 @@ def _requeue(tx: Tx, back: Collection[int]) -> None:
             {"wall": tx.wall, "seqs": seqs},
         )
     except sqlite3.IntegrityError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+            raise  # a value or a trigger that no gigq put there
         raise _taken_key(tx, seqs) from error
     # The parents are pending again: every pending child waits for them once more.
     children = tx.value(
