@@ -637,7 +637,7 @@ class TestStuckJobs:
         assert job_id in finding["what"]
         repairs = document_of("--fix")["repairs"]
 
-        assert [each["what"] for each in repairs] == ["Took 1 runs for lost that nobody owned."]
+        assert [each["what"] for each in repairs] == ["Took runs for lost that nobody owned: 1."]
         assert found().keys() == {"no-worker"}
         status = queue.get_status(job_id)
         assert status["status"] == "pending"
@@ -956,6 +956,19 @@ class TestTheLog:
         assert done["done"]
         assert re.search(r"Folded the log in: 5\.\d MB, 0 B now\.", done["what"])
         assert found() == {}
+
+
+class TestAReadOnlyFileSystem:
+    def test_is_said_once_and_not_of_each_file(self, queue, in_tmp_path, monkeypatch):
+        """No rights help there: what the system mounts so is asked for its mount."""
+        echo(queue)
+        assert not surroundings.is_read_only(in_tmp_path)
+        monkeypatch.setattr(surroundings, "is_read_only", lambda _: True)
+
+        [finding] = surroundings.rights(in_tmp_path / DB)
+
+        assert finding.id == "file-system-read-only"
+        assert finding.cure.endswith(f"findmnt -T {in_tmp_path}")
 
 
 class TestWhatLiesBesideIt:

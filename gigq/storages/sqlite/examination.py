@@ -74,7 +74,7 @@ def repair(tx: Tx) -> Iterator[Repair]:
     wrong = len(list(maintenance.wrong_counts(tx)))
     if wrong:
         damage.recount(tx)
-        yield Repair("counters-wrong", f"Counted all jobs anew: {wrong} counters were off.")
+        yield Repair("counters-wrong", f"Counted all jobs anew; counters that were off: {wrong}.")
     yield from _give_back_orphans(tx)
 
 
@@ -107,8 +107,8 @@ def orphans(tx: Tx) -> Iterator[Finding]:
     ids = [row[0] for row in rows]
     yield Finding(
         "jobs-unowned",
-        f"{count:,} jobs run or stop, and the session that owned them is not there, so that nobody will "
-        f"end them: {_listed(ids, count)}.",
+        f"Jobs that run or stop, and whose session is not there, so that nobody will end them "
+        f"({count:,}): {_listed(ids, count)}.",
         "gigq doctor --fix takes the runs for lost: the jobs are tried again while attempts are left.",
         fixable=True, facts={"count": count, "jobs": ids},
     )  # fmt: skip
@@ -122,7 +122,7 @@ def _give_back_orphans(tx: Tx) -> Iterator[Repair]:
         given_back += len(rows)
         hand_over(tx, Session("", WorkerInfo("", lease_us=0), key), rows, _lose)
     if given_back:
-        yield Repair("jobs-unowned", f"Took {given_back:,} runs for lost that nobody owned.")
+        yield Repair("jobs-unowned", f"Took runs for lost that nobody owned: {given_back:,}.")
 
 
 def _lose(row: RunRow) -> Change:
@@ -139,8 +139,8 @@ def unreadable(tx: Tx) -> Iterator[Finding]:
         if wrong:
             yield Finding(
                 "row-unreadable", damage.told_of(seq, columns, wrong),
-                "A worker sets such a job aside as failed. Find out what else writes into the file, or "
-                "restore a backup.",
+                "A worker that cannot run such a job for it sets it aside as failed; gigq clear removes it "
+                "when it has ended otherwise. Find out what else writes into the file, or restore a backup.",
                 facts={"row": seq, "columns": wrong},
             )  # fmt: skip
 

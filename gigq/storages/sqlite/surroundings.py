@@ -134,6 +134,11 @@ def room(path: Path) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def is_read_only(folder: Path) -> bool:
+    """Whether nobody may write there, whatever their rights."""
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
 # --- rights ---------------------------------------------------------------------------------------
 
 
@@ -183,6 +188,16 @@ def rights(path: Path) -> Iterator[Finding]:
 
 
 def _unwritable(path: Path) -> Iterator[Finding]:
+    if is_read_only(path.parent):
+        yield Finding(
+            "file-system-read-only",
+            f"The file system of {path} is mounted read-only: the queue can be looked at, and neither "
+            "submitted to nor worked on.",
+            "If that is not meant, the system's log (dmesg) may say why: it mounts a failing disk so. "
+            f"Look at: findmnt -T {as_argument(path.parent)}",
+            facts={"path": str(path)},
+        )
+        return  # of all files on it
     effective = os.access in os.supports_effective_ids
     for place in (path, *_beside(path), path.parent):
         if not os.access(place, os.W_OK, effective_ids=effective):
@@ -355,7 +370,7 @@ def sockets(location: Location) -> Iterator[Finding]:
     if found:
         yield Finding(
             "sockets-left",
-            f"{len(found)} sockets of processes that died while they waited: "
+            f"Sockets of processes that died while they waited ({len(found)}): "
             f"{_listed(found, lambda path: shown(str(path)))}.",
             "Nothing needs to be done: the next commit removes them.", wrong=False, fixable=True,
             facts={"paths": [str(path) for path in found[:_MOST_NAMED]]},
