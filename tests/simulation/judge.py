@@ -312,8 +312,9 @@ def lists_are_whole(past: Past) -> Said:
         stored = [job for job in ids if past.was_stored(job)]
         absent = [job for job in ids if not past.was_stored(job)]
         if entry["answer"] == "refused":
-            # Refused as a repetition, it may have been stored by the first try.
-            if stored and not entry.get("repeat"):
+            # Refused as a repetition, it may have been stored by the first try; where nobody heard of the
+            # refusal, by the next one.
+            if stored and not entry.get("repeat") and entry.get("reached", True):
                 yield f"P2: job {stored[0]} is stored although its list was refused"
         elif stored and absent and not past.instead and not _has_keys(entry):
             yield f"P2: of one list job {stored[0]} is stored and job {absent[0]} is not"
