@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
 from gigq.contracts.serializer import Payload
@@ -62,6 +63,8 @@ _OFTEN = {
 }  # fmt: skip
 #: So long the world is left in peace at most.
 _PEACE_US = 600 * _S
+#: Of the storages in memory: nothing that one history leaves is found by another.
+_NUMBERS = count()
 #: Where files of SQLite are: what a history checks is not the disk.
 _FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
@@ -168,7 +171,7 @@ class History:
             folder = tempfile.mkdtemp(prefix="gigq-simulation-", dir=_FAST)
             self._make = lambda: SqliteStorage(f"{folder}/jobs.db", clock=self.world)
         else:
-            name = f"simulation-{id(self)}"
+            name = f"simulation-{next(_NUMBERS)}"
             self._make = lambda: MemoryStorage(name, clock=self.world)
         storage = self._make()
         storage.initialize()
