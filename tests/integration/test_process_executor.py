@@ -324,8 +324,8 @@ class TestASmallChunk:
     def send(self, make_trial, tmp_path):
         """Sends calls of one function, known as short, at once; what ran is in `tmp_path / "log"`."""
         trial = make_trial()
-        for call in [trial.call("ends", path=str(tmp_path / "warm"), name="w") for _ in range(180)]:
-            trial.result(call)
+        trial.result(trial.call("ends", path=str(tmp_path / "warm"), name="w"))
+        trial.executor._expected_us["ends"] = 1.0  # also on a machine that is too busy to be quick
 
         def send(*params):
             path = str(tmp_path / "log")
