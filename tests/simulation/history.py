@@ -385,7 +385,7 @@ class History:
         seeds in a row meet everything.
         """
         rnd = self.random
-        self._active_until = self.world.now_us + rnd.randrange(1_500 * _MS, 3_500 * _MS)
+        self._active_until = self.world.now_us + rnd.randrange(1_500 * _MS, 6 * _S)
         planned = self.faults.planned
         for number in range(_CARDS):
             call, fault = _DECK[(self.seed * _CARDS + number) % len(_DECK)]
@@ -457,9 +457,13 @@ class History:
             self._jump()
 
     def _go_away(self) -> None:
+        """For all, or for one alone: that one longer than its lease, at times."""
         process = self._some_worker()
-        whose = "" if process is None or self.random.random() < 0.5 else process.name
-        until = self.world.now_us + self.random.randrange(50 * _MS, 5 * _S)
+        if process is None or self.random.random() < 0.5:
+            whose, longest_us = "", 5 * _S
+        else:
+            whose, longest_us = process.name, 8 * _S
+        until = self.world.now_us + self.random.randrange(50 * _MS, longest_us)
         self.faults.away[whose] = until
         self._strike("away", whose or "world")
 
