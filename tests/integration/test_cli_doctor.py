@@ -134,7 +134,7 @@ class TestAHealthyQueue:
             assert "capabilities" in document["facts"]
             assert document["facts"]["looked at"] == "all of 2 unfinished jobs"
         assert "Nothing is wrong." in said()
-        assert "Nothing was there to be fixed." in said("--fix")
+        assert "Nothing was left to be fixed." in said("--fix")
 
     def test_is_not_changed_by_looking(self, queue, in_tmp_path):
         """Not a byte, and not by closing either."""
@@ -195,7 +195,7 @@ class TestLooking:
         assert finding["facts"]["error"] == "NotInitialized"
         [repair] = document_of("--fix")["repairs"]
         assert (repair["id"], repair["done"]) == ("not-repaired", False)
-        assert "Nothing was there to be fixed." not in said("--fix")
+        assert "Nothing was left to be fixed." not in said("--fix")
 
     def test_leaves_what_is_not_ours_alone(self):
         """A wrong path must not change the rights of somebody's file."""

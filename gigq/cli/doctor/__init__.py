@@ -177,7 +177,7 @@ def _tell(shell: Shell, diagnosis: Diagnosis, repairs: Sequence[Repair], *, fix:
     for repair in repairs:
         out.line(f"{'Fixed' if repair.done else 'Not fixed'}: {repair.what}")
     if fix and not repairs:
-        out.line("Nothing was there to be fixed.")
+        out.line("Nothing was left to be fixed.")
     for finding in sorted(diagnosis.findings, key=lambda each: not each.wrong):
         out.line(f"{'Problem' if finding.wrong else 'Note'}: {finding.what}")
         out.block(finding.cure, indent="    ")
