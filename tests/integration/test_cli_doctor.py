@@ -168,7 +168,7 @@ class TestLooking:
         before = bytes_of(in_tmp_path)
         before.pop(f"{DB}-shm")
 
-        assert "worker-dead" in found()
+        assert "Nothing of it is left to be run again" in found()["worker-dead"]["cure"]
 
         after = bytes_of(in_tmp_path)
         after.pop(f"{DB}-shm")

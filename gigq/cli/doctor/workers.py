@@ -46,11 +46,12 @@ def dead_or_still(view: View) -> Iterator[Finding]:
 
 
 def _dead(view: View, record: SessionRecord, state: ProcessState) -> Finding:
-    cure = (
-        "Any living worker releases its jobs within a second; this is wrong when it is said again."
-        if view.living
-        else "No worker lives that would release its jobs: start one, or gigq doctor --fix."
-    )
+    if not record.running:
+        cure = "Nothing of it is left to be run again. A living worker, or gigq doctor --fix, removes its entry."
+    elif view.living:
+        cure = "Any living worker releases its jobs within a second; this is wrong when it is said again."
+    else:
+        cure = "No worker lives that would release its jobs: start one, or gigq doctor --fix."
     return _finding("worker-dead", view, record, OVER[state], cure, fixable=True)
 
 
