@@ -47,7 +47,10 @@ def dead_or_still(view: View) -> Iterator[Finding]:
 
 def _dead(view: View, record: SessionRecord, state: ProcessState) -> Finding:
     if not record.running:
-        cure = "Nothing of it is left to be run again. A living worker, or gigq doctor --fix, removes its entry."
+        cure = (
+            "Nothing of it is left to be run again: a living worker, or gigq doctor --fix, removes its "
+            "entry."
+        )
     elif view.living:
         cure = "Any living worker releases its jobs within a second; this is wrong when it is said again."
     else:
