@@ -84,6 +84,7 @@ class Witness:
         self.waiting: dict[Wire, None] = {}
         self.owners: dict[tuple[str, int], str] = {}
         self.described: dict[str, dict] = {}
+        self.removed: set[str] = set()
         self._sessions: dict[str, str] = {}
 
     def name_of(self, session) -> str:

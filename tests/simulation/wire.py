@@ -250,7 +250,15 @@ class Wire(Storage):
                 answer, error, reached
             )
 
-        return self._call("add", lambda: self._storage.add(jobs, repeat=repeat), note, stirs=True)
+        def work():
+            if repeat and any(job.id in self._witness.removed for job in jobs):
+                # They ran, ended and were cleared meanwhile. A storage does not remember what it removed,
+                # so that they would run once more: at least once is what is promised. Kept out, because
+                # the judge takes a job's runs for those of one life.
+                raise StorageUnavailable("the submitter gave up")
+            return self._storage.add(jobs, repeat=repeat)
+
+        return self._call("add", work, note, stirs=True)
 
     def get(self, job_ids):
         return self._call("get", lambda: self._storage.get(job_ids))
@@ -311,6 +319,7 @@ class Wire(Storage):
             after = self._witness.statuses()
             gone = [[job_id, status] for job_id, status in before.items() if job_id not in after]
             if gone:
+                self._witness.removed.update(job_id for job_id, _ in gone)
                 self._note("removed", ids=gone)
 
     def pause(self, queue):
