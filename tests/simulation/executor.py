@@ -245,9 +245,12 @@ class SimulatedExecutor(Executor):
         return True
 
     def _say(self, going, how, value=None):
+        told = going.told
+        if told is None and going.reason is not None and going.act.stubborn:
+            told = "stopped"  # and went on all the same
         self._world.note(
             "ended", self._process.name, session=going.session, job=going.call.run.job_id,
-            run=going.call.run.number, how=how, value=value, told=going.told,
+            run=going.call.run.number, how=how, value=value, told=told,
         )  # fmt: skip
 
     def _deliver(self, report, going):
