@@ -9,14 +9,15 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+from functools import partial
 
 import pytest
 
-from gigq.contracts.storage import Completed
+from gigq.contracts.storage import Completed, Takes, Want
 from gigq.storages.sqlite import SqliteStorage, connection
 from tests.integration.sqlite_kit import RESULT, claim_all, complete, job, join
 from tests.interrupting import interrupt_at
-from tests.support import eventually
+from tests.support import aside, eventually
 
 
 class Interrupt(BaseException):
@@ -52,9 +53,9 @@ def _may_be_struck(code):
     return "/storages/sqlite/" in code.co_filename and code.co_name not in _LAST_WORDS
 
 
-def interrupted(line, step):
+def interrupted(line, step, within=_may_be_struck):
     try:
-        interrupt_at(line, step, Interrupt(), _may_be_struck)
+        interrupt_at(line, step, Interrupt(), within)
     except Interrupt:
         return True
     return False
@@ -133,6 +134,62 @@ class TestAnInterruptedWrite:
             assert record.status == "completed", f"line {line}"
 
         assert struck > 100
+
+
+class TestAnInterruptedOpening:
+    """A writer is opened with the first write, and anew after a failing disk."""
+
+    def test_leaves_a_writer_that_can_be_used(self, storage):
+        """P2: at whatever line the first write was struck, the same process can write, also as a worker
+        whose functions SQLite has to be told of."""
+        takes = Takes(allow=("m",))
+        line = struck = 0
+        while True:
+            line += 1
+            storage.close()
+            storage.open()
+            if not interrupted(line, lambda: storage.pause("q"), _of_connections):
+                break
+            struck += 1
+
+            storage.pause("mine")
+            storage.turn(join(storage, takes=takes), want=Want((0,)))
+
+        assert struck > 20
+
+
+class TestAnInterruptedLeader:
+    """Who leads a group commits for all who came meanwhile (`Database.together`)."""
+
+    def test_costs_the_others_nothing(self, storage):
+        """P1, P2: at whatever line it was struck, those who wait are stored once and told so."""
+        line = struck = 0
+        while True:
+            line += 1
+            names = [f"{line}-{number}" for number in range(3)]
+            leader, *others = [job(id=name) for name in names]
+            with storage._database._lock:
+                led = aside(interrupted, line, partial(storage.add, [leader]), _leads)
+                eventually(lambda led=led: led.done() or len(storage._database._members) == 1)
+                before = len(storage._database._members)
+                added = [aside(storage.add, [other]) for other in others]
+                eventually(lambda n=before: len(storage._database._members) == n + 2)
+
+            assert [each.result(10)[0].id for each in added] == names[1:], f"line {line}"
+            if not led.result(10):
+                break
+            struck += 1
+            assert storage.statuses(names[1:]) == ["pending"] * 2
+
+        assert struck > 30
+
+
+def _of_connections(code):
+    return _may_be_struck(code) and code.co_filename == connection.__file__
+
+
+def _leads(code):
+    return _of_connections(code) and code.co_name not in ("together", "_holding")
 
 
 def _is_in(thread, function):

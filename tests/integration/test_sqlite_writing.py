@@ -17,6 +17,7 @@ from gigq.contracts.storage import Capability, Completed, JobStatus, Want
 from gigq.errors import (
     DuplicateJob,
     StorageBusy,
+    StorageCorrupt,
     StorageError,
     StorageFull,
     UnknownDependency,
@@ -99,6 +100,41 @@ class TestThreadsThatSubmitAtOnce:
         assert errors[1].job_ids == ("taken",)
         assert [each and each.id for each in storage.get(["a", "b1", "c"])] == ["a", None, "c"]
         assert storage.check() == []
+
+    def test_hear_of_it_in_gigqs_words(self, storage):
+        """What SQLite refuses of one submit fails that one, as it would alone."""
+        storage._database._open_writer().setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
+        large = job(params=type(RESULT)("json", b"x" * 200_000))
+        with ThreadPoolExecutor(2) as pool:
+            with _HeldWriter(storage):
+                answers = [pool.submit(storage.add, [each]) for each in (large, job(id="small"))]
+                gathered(storage, 2)
+            error = answers[0].exception(10)
+
+        assert isinstance(error, StorageError)
+        assert "larger than SQLite can store" in str(error)
+        assert answers[1].result(10)[0].id == "small"
+
+    def test_use_no_writer_again_that_met_damage(self, storage):
+        """Also where the error was one member's alone."""
+
+        def strike(tx):
+            error = sqlite3.DatabaseError("the page that this one needs")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+
+        writer = storage._database._open_writer()
+        database = storage._database
+        with ThreadPoolExecutor(2) as pool:
+            with _HeldWriter(storage):
+                struck = pool.submit(database.together, strike, storage._times, storage._timeout)
+                other = pool.submit(storage.add, [job(id="other")])
+                gathered(storage, 2)
+
+            assert isinstance(struck.exception(10), StorageCorrupt)
+            assert other.result(10)[0].id == "other"
+        assert storage.add([job()])
+        assert database._open_writer() is not writer
 
     def test_leave_nothing_of_what_failed_halfway(self, storage):
         """What a submit had stored before its error is undone; its neighbours' jobs stay (P2)."""

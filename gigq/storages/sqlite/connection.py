@@ -30,10 +30,11 @@ from gigq.storages.sqlite.gate import Gate
 from gigq.storages.sqlite.location import (
     Identity,
     Location,
-    beside,
+    SideFiles,
     identity,
     refuse_lost_log,
     refuse_replaced,
+    side_files,
     sync_folder,
     vanished,
 )
@@ -137,7 +138,7 @@ def _readable(data: bytes) -> str:
         return data.decode("utf-8", "replace")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Member(Generic[T]):
     """One thread's part in a shared commit."""
 
@@ -149,7 +150,9 @@ class _Member(Generic[T]):
     error: BaseException | None = None
     pulses: bool = False
 
-    def answer(self) -> T:
+    def answer(self, location: Location) -> T:
+        if isinstance(self.error, sqlite3.Error):
+            raise translate(location, self.error) from self.error
         if self.error is not None:
             raise self.error
         return self.result  # type: ignore[return-value]
@@ -170,7 +173,7 @@ class Database:
         self._lock = threading.RLock()
         self._gate = Gate(location.gate)
         self._writer: sqlite3.Connection | None = None
-        self._beside: tuple[object, ...] = ()
+        self._side_files: SideFiles = {}
         self._busy_timeout = -1
         self._mutex = threading.Lock()
         self._members: list[_Member[Any]] = []
@@ -218,7 +221,7 @@ class Database:
         except BaseException:
             self._leave_group(member)
             raise
-        return member.answer(), member.pulses
+        return member.answer(self.location), member.pulses
 
     def _lead(self, member: _Member[Any], timeout: float) -> None:
         batch: list[_Member[Any]] = []
@@ -235,8 +238,10 @@ class Database:
                 each.done = True
         finally:
             with self._mutex:
-                # Interrupted before the commit: the others' work is done by the next leader.
-                undone = [each for each in batch if not each.done and each is not member]
+                # Interrupted before the commit: the others' work is done by the next leader, and once,
+                # also where they had not been taken from the list yet.
+                waiting = [each for each in batch if not each.done and each is not member]
+                undone = [each for each in waiting if each not in self._members]
                 self._members[:0] = undone
                 if member in self._members:
                     self._members.remove(member)
@@ -275,13 +280,14 @@ class Database:
                     # No comprehension: an interrupt must find what was done before it.
                     outcomes.append(_under_savepoint(connection, member, total))  # noqa: PERF401
                 total.write_counts()
-        except BaseException:
+        finally:
             # An interrupt that came when the commit had been made changes nothing for the others.
-            if len(outcomes) < len(batch) or not self._has_committed:
-                raise
-            self._close_members(batch, outcomes)
-            raise
-        self._close_members(batch, outcomes)
+            if self._has_committed and len(outcomes) == len(batch):
+                for member, (result, error, pulses) in zip(batch, outcomes, strict=True):
+                    member.result, member.error, member.pulses = result, error, pulses
+                    member.done = True
+        for _, error, _ in outcomes:
+            self._let_go_if_spoiled(error)
 
     def _commit_one(self, member: _Member[Any], timeout: float) -> None:
         try:
@@ -293,14 +299,6 @@ class Database:
         except Exception as error:
             member.error = error
         member.done = True
-
-    @staticmethod
-    def _close_members(
-        batch: Sequence[_Member[Any]], outcomes: Sequence[tuple[Any, BaseException | None, bool]]
-    ) -> None:
-        for member, (result, error, pulses) in zip(batch, outcomes, strict=True):
-            member.result, member.error, member.pulses = result, error, pulses
-            member.done = True
 
     @contextmanager
     def _transaction(self, timeout: float) -> Iterator[sqlite3.Connection]:
@@ -332,10 +330,9 @@ class Database:
         """A transaction that is committed at the end, or rolled back where anything was raised."""
         self._has_committed = False
         deadline = time.monotonic() + timeout
-        with translated(self.location), self._letting_go_of_spoiled():
+        with translated(self.location):
             self.refuse_changed()
-            with translated(self.location, untouched=True), self._letting_go_of_spoiled():
-                connection = self._open_writer()
+            connection = self._open_writer()
             began = passed = False
             try:
                 passed = self._gate.enter()
@@ -349,13 +346,17 @@ class Database:
                     yield connection
                     connection.execute("COMMIT")
                     self._has_committed = True
-                except BaseException:
+                except BaseException as error:
                     # Interrupts strike between any two lines, also between a call and its note.
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                     else:
-                        self._has_committed = began
+                        # An error of SQLite's ended the transaction by undoing it.
+                        self._has_committed = began and not isinstance(error, sqlite3.Error)
                     raise
+            except sqlite3.Error as error:
+                self._let_go_if_spoiled(error)
+                raise
             finally:
                 if passed:
                     self._gate.leave()
@@ -367,13 +368,8 @@ class Database:
             StorageReplaced: The file, or the log that this process writes, was deleted or replaced.
         """
         refuse_replaced(self.location, self.opened)
-        if self._writer is None:
-            return
-        if None in self._beside:
-            # A file that got its log only now: SQLite makes it with the first transaction.
-            self._beside = beside(self.location)
-        else:
-            refuse_lost_log(self.location, self._beside)
+        if self._writer is not None:
+            refuse_lost_log(self.location, self._side_files)
 
     def _open_writer(self) -> sqlite3.Connection:
         if self._closed:
@@ -383,17 +379,22 @@ class Database:
                 f"{self.location.url} was opened to be looked at only.\nNothing was changed."
             )
         if self._writer is None:
-            connection = connect(self.location, "rw", self._busy_timeout)
-            try:
-                self._set_up(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._writer = connection
-            self._beside = beside(self.location)
-            self._busy_timeout = -1
-            self._functions.clear()
+            with translated(self.location, untouched=True):
+                # Assigned last: an interrupt, or another thread's look, finds all that belongs to it.
+                self._writer = self._new_writer()
         return self._writer
+
+    def _new_writer(self) -> sqlite3.Connection:
+        connection = connect(self.location, "rw")
+        try:
+            self._set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._side_files = side_files(self.location)
+        self._busy_timeout = -1
+        self._functions.clear()
+        return connection
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
         # Only a process that died while it made the file leaves it without its log.
@@ -402,6 +403,8 @@ class Database:
             # Without the log a commit is not yet safe from a power cut when it returns: SQLite does not
             # sync the folder from which it removes the journal (sqlite.org/pragma.html, synchronous).
             raise no_log(self.location, mode)
+        # A file that only now gets a log gets it with the first look.
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         # SQLite syncs the folder when it first syncs the log, and does not look whether that failed: the
         # name of a log that was just made, and with it all commits, could be gone after a power cut.
         sync_folder(Path(self.location.real).parent)
@@ -410,21 +413,16 @@ class Database:
         connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
-    @contextmanager
-    def _letting_go_of_spoiled(self) -> Iterator[None]:
+    def _let_go_if_spoiled(self, error: BaseException | None) -> None:
         """A writer that met a failing disk is not used again: the next call opens another one.
 
         SQLite quietly opens a file to read only where it could not open it to write, if only for that
         moment, and such a connection never writes again.
         """
-        try:
-            yield
-        except sqlite3.Error as error:
-            if spoils(error) and self._writer is not None:
-                connection, self._writer = self._writer, None
-                with suppress(sqlite3.Error):
-                    connection.close()
-            raise
+        if isinstance(error, sqlite3.Error) and spoils(error) and self._writer is not None:
+            connection, self._writer = self._writer, None
+            with suppress(sqlite3.Error):
+                connection.close()
 
     def _wait_at_most(self, connection: sqlite3.Connection, deadline: float) -> None:
         milliseconds = max(1, round((deadline - time.monotonic()) * 1000))
@@ -438,17 +436,16 @@ class Database:
 
         Behind the gate: a checkpoint must not meet another's commit (`surroundings.sqlite_version`).
         """
-        with (
-            self._holding(timeout),
-            translated(self.location),
-            self._letting_go_of_spoiled(),
-        ):
+        with self._holding(timeout), translated(self.location):
             self.refuse_changed()
             connection = self._open_writer()
             passed = self._gate.enter()
             try:
                 self._wait_at_most(connection, time.monotonic() + timeout)
                 return work(connection)
+            except sqlite3.Error as error:
+                self._let_go_if_spoiled(error)
+                raise
             finally:
                 if passed:
                     self._gate.leave()

@@ -8,6 +8,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
 
 from gigq.errors import ConfigError, StorageReplaced, StorageUnavailable
@@ -217,8 +218,7 @@ def file_system(path: str, mounts: str = "/proc/mounts") -> str:
     return kind
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Which file a path led to: a path can come to lead to another one."""
 
     device: int
@@ -227,13 +227,17 @@ class Identity:
 
 def identity(location: Location) -> Identity | None:
     """None where there is no file (any more)."""
+    found = _found(location)
+    return None if found is None else Identity(found.st_dev, found.st_ino)
+
+
+def _found(location: Location) -> os.stat_result | None:
     try:
-        found = os.stat(location.real)  # noqa: PTH116 - on the path of every write
+        return os.stat(location.real)  # noqa: PTH116 - on the path of every write
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise StorageUnavailable(f"{location.url} cannot be reached: {error}.") from error
-    return Identity(found.st_dev, found.st_ino)
 
 
 def refuse_replaced(location: Location, opened: Identity) -> None:
@@ -242,17 +246,13 @@ def refuse_replaced(location: Location, opened: Identity) -> None:
     Raises:
         StorageReplaced: Writing on would go to a file that nobody finds any more.
     """
-    try:
-        now = os.stat(location.real)  # noqa: PTH116 - on the path of every write
-        if now.st_ino == opened.inode and now.st_dev == opened.device:
-            if now.st_size:
-                return
-            raise vanished(location, "was emptied")
-    except OSError as error:
-        if isinstance(error, StorageReplaced):
-            raise
-    found = identity(location)
-    raise vanished(location, "was deleted or moved away" if found is None else None)
+    found = _found(location)
+    if found is None:
+        raise vanished(location, "was deleted or moved away")
+    if (found.st_dev, found.st_ino) != opened:
+        raise vanished(location, "was replaced by another file")
+    if not found.st_size:
+        raise vanished(location, "was emptied")
 
 
 def locked_by(location: Location, table: str = "/proc/locks") -> int | None:
@@ -265,8 +265,8 @@ def locked_by(location: Location, table: str = "/proc/locks") -> int | None:
         lines = Path(table).read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return None
-    files = _inode(location.real), _inode(f"{location.real}-shm")
-    inodes = {str(found[1]) for found in files if found is not None}
+    files = _identity_of(location.real), _identity_of(f"{location.real}-shm")
+    inodes = {str(found.inode) for found in files if found is not None}
     for line in lines:
         fields = line.split()
         if "POSIX" in fields and "WRITE" in fields and "->" not in fields:
@@ -276,20 +276,24 @@ def locked_by(location: Location, table: str = "/proc/locks") -> int | None:
     return None
 
 
-def beside(location: Location) -> tuple[object, ...]:
-    """Which log and shared memory lie beside the file; None for what is not there."""
-    return tuple(_inode(f"{location.real}{suffix}") for suffix in ("-wal", "-shm"))
+#: The log and the shared memory beside a file, by their paths; None for what is not there.
+SideFiles = dict[str, Identity | None]
 
 
-def _inode(path: str) -> tuple[int, int] | None:
+def side_files(location: Location) -> SideFiles:
+    """Those that lie beside the file now."""
+    return {path: _identity_of(path) for path in (f"{location.real}-wal", f"{location.real}-shm")}
+
+
+def _identity_of(path: str) -> Identity | None:
     try:
         found = os.stat(path)  # noqa: PTH116 - on the path of every write
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return Identity(found.st_dev, found.st_ino)
 
 
-def refuse_lost_log(location: Location, opened: tuple[object, ...]) -> None:
+def refuse_lost_log(location: Location, opened: SideFiles) -> None:
     """Raise when the log or its memory are no longer those that this process writes.
 
     SQLite itself takes them away with the last connection only. Whoever else did has parted those who
@@ -299,19 +303,20 @@ def refuse_lost_log(location: Location, opened: tuple[object, ...]) -> None:
     Raises:
         StorageReplaced: Says how to keep what is in the old ones.
     """
-    if beside(location) != opened:
-        raise StorageReplaced(
-            f"{location.url}: its -wal or -shm file was deleted or replaced while it was in use. What is "
-            "written now would be found by nobody.\n"
-            "Stop all programs that use the queue, and start them again: the last to stop writes what it "
-            "holds into the file. Then run: gigq db check"
-        )
+    for path, known in opened.items():
+        if known is None or _identity_of(path) != known:
+            raise StorageReplaced(
+                f"{location.url}: its -wal or -shm file was deleted or replaced while it was in use. "
+                "What is written now would be found by nobody.\n"
+                "Stop all programs that use the queue, and start them again: the last to stop writes "
+                "what it holds into the file. Then run: gigq db check"
+            )
 
 
-def vanished(location: Location, how: str | None = "was deleted") -> StorageReplaced:
+def vanished(location: Location, how: str = "was deleted") -> StorageReplaced:
     """The path leads to another file than before, or to none."""
     return StorageReplaced(
-        f"{location.url} {how or 'was replaced by another file'} while it was in use: what is written "
+        f"{location.url} {how} while it was in use: what is written "
         "now would be found by nobody.\n"
         "Put the file back and start again, or close the queue and open it anew to begin with what is "
         "there."
