@@ -104,6 +104,11 @@ class Faults:
         return None
 
 
+def _is_late(for_us: int) -> bool:
+    """Half of the pauses strike behind the commit."""
+    return for_us % 2 == 1
+
+
 class Wire(Storage):
     """One process's storage, as it is reached through faults."""
 
@@ -137,6 +142,7 @@ class Wire(Storage):
         fault, how = self._faults.at(name) or (None, 0)
         if fault == "interrupted" and not process.can_be_interrupted:
             fault = "within"
+        late_us = how if fault == "pause" and _is_late(how) else 0
         self._strike_before(name, fault, how, note)
         answer, error, fault = self._reach(name, work, fault, how)
         if note is not None:
@@ -149,6 +155,7 @@ class Wire(Storage):
             process.kill()
         if stirs or (stirs is None and answer):
             self._witness.something_changed(self)
+        self._pause(name, late_us)  # the answer is there, and heard when much is over
         if process.leaves_last and name == "leave":
             process.exit()
         process.sleep(1 + int(self._world.random.random() * 500))
@@ -159,10 +166,8 @@ class Wire(Storage):
     def _strike_before(self, name, fault, how, note):
         """What befalls a call that does not reach the storage, or later."""
         process, world = self._process, self._world
-        if fault == "pause":
-            self._hit(name, fault)
-            process.pause(how)
-            process.sleep(0)
+        if fault == "pause" and not _is_late(how):
+            self._pause(name, how)
         if fault == "before":
             self._hit(name, fault)
             process.kill()
@@ -196,6 +201,13 @@ class Wire(Storage):
             self._hit(name, fault)
             return answer, error, fault
         return answer, error, None
+
+    def _pause(self, name, for_us):
+        if not for_us:
+            return
+        self._hit(name, "pause")
+        self._process.pause(for_us)
+        self._process.sleep(0)
 
     def _hit(self, name, fault):
         self._faults.hits[name, fault] += 1
