@@ -346,9 +346,10 @@ def _is_trusted(path: Path) -> bool:
     """
     if sys.platform == "win32":
         return True
-    folder, found = path.parent.stat(), path.stat()
+    folder, found, name = path.parent.stat(), path.stat(), path.lstat()
     everybody_writes = folder.st_mode & 0o002 or found.st_mode & 0o002
-    if not everybody_writes or found.st_uid in (os.geteuid(), 0):
+    # Of a link, both: whoever made it chose which file of ours is believed here.
+    if not everybody_writes or {found.st_uid, name.st_uid} <= {os.geteuid(), 0}:
         return True
     import logging
 
@@ -382,7 +383,7 @@ def _load(path: Path) -> Mapping[str, Any] | None:
     data = _bytes_of(path)
     if len(data) > _MOST_BYTES:
         raise ConfigError(
-            f"{path} has {len(data)} bytes, and a file of settings at most {_MOST_BYTES}."
+            f"{path} has {path.stat().st_size} bytes, and a file of settings at most {_MOST_BYTES}."
         )
     in_pyproject = path.name == "pyproject.toml"
     if in_pyproject and not _MAY_CONFIGURE.search(data):
@@ -399,7 +400,8 @@ def _load(path: Path) -> Mapping[str, Any] | None:
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
 

@@ -45,7 +45,7 @@ from gigq.errors import (
     PayloadRefused,
     SerializationError,
 )
-from gigq.text import shown
+from gigq.text import printable, shown
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def _run_observed(settings: RunSettings, call: Call) -> Report:
     try:
         report = hook.call_extra([innermost], {"call": call})
     except Exception:
-        logger.exception("a plugin's gigq_run failed around job %s", call.run.job_id)
+        logger.exception("a plugin's gigq_run failed around job %s", printable(call.run.job_id))
         return done[0] if done else _run(settings, call)
     return report if isinstance(report, Report) else done[0]
 
@@ -121,17 +121,17 @@ def _run(settings: RunSettings, call: Call) -> Report:
         ending = Ending.RAISED if curable else Ending.GAVE_UP
         return _failed(call, ending, error, started)
     token = running_job.set(RunningJob(call))
-    process = os.getpid()
+    forks = _forks
     try:
         result = function(**params)
         if type(result) is CoroutineType or inspect.iscoroutine(result):
             result = _run_coroutine(result)
     except BaseException as error:
-        _end_fork(process, 1)
+        _end_fork(forks, 1)
         return _judged(call, error, started)
     finally:
         running_job.reset(token)
-    _end_fork(process, 0)
+    _end_fork(forks, 0)
     return _completed(settings, call, result, started)
 
 
@@ -224,10 +224,23 @@ def _cancel(loop: Any, task: Any) -> None:
         logger.debug("a stop came after the coroutine's end")
 
 
-def _end_fork(process: int, status: int) -> None:
+#: How many forks lie between this process and the one that imported this module.
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks  # noqa: PLW0603 - it is the process that changed
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
+def _end_fork(forks: int, status: int) -> None:
     """A process that the job forked, and that came back from it, must not go on as its executor: two
     would report what one ran."""
-    if os.getpid() != process:
+    if _forks != forks:
         with suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()

@@ -23,7 +23,7 @@ from typing import Any
 
 from gigq.contracts.storage import Takes
 from gigq.errors import FunctionNotAllowed, FunctionNotFound, InvalidFunction
-from gigq.text import shown
+from gigq.text import printable, shown
 
 logger = logging.getLogger(__name__)
 
@@ -287,11 +287,16 @@ def _execute(tree: ast.Module, module: types.ModuleType, path: Path) -> None:
             exec(code, module.__dict__)  # noqa: S102 - the user's own script, as `python script.py`
         except ScriptActs as act:
             left_out = True
-            logger.info("line %d is left out: %s", statement.lineno, act)
+            logger.info("line %d is left out: %s", statement.lineno, printable(str(act)))
         except Exception as error:
             if not left_out:
                 raise
-            logger.info("line %d of %s is left out: %r", statement.lineno, path, error)
+            logger.info(
+                "line %d of %s is left out: %s",
+                statement.lineno,
+                shown(str(path)),
+                shown(error, 300),
+            )
 
 
 def _future_flags(tree: ast.Module) -> int:
@@ -402,7 +407,8 @@ def _import(module: str, ref: str) -> types.ModuleType:
     if _main_spec_name() == module:
         return sys.modules["__main__"]  # this very process was started by python -m module
     try:
-        return importlib.import_module(module)
+        __import__(module)  # a third of what `import_module` takes for one that is imported already
+        return sys.modules[module]
     except ModuleNotFoundError as error:
         raise FunctionNotFound(
             f"{ref} cannot be found: {error}.\n"

@@ -18,6 +18,8 @@ from gigq.text import printable_lines, shown
 LOGGER = logging.getLogger("gigq")
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+#: Before each line of a record but the first, so that no text in it passes for a record of its own.
+_GOES_ON = "    "
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "message", "asctime", "taskName",
 }  # fmt: skip
@@ -84,10 +86,10 @@ class _Stderr(logging.StreamHandler[IO[str]]):
 
 
 class _Lines(logging.Formatter):
-    """For people; what a job put into a message cannot move the cursor."""
+    """For people; what a job put into a message cannot move the cursor, nor begin a record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable_lines(super().format(record))
+        return printable_lines(super().format(record)).replace("\n", f"\n{_GOES_ON}")
 
 
 class _JsonLines(logging.Formatter):

@@ -62,9 +62,12 @@ def without_secret(url: str) -> str:
     return f"{parts.scheme}://{place}{parts.path}{f'?{query}' if query else ''}{fragment}"
 
 
+_SOUNDS_SECRET = ("pass", "pwd", "secret", "token", "key", "auth", "cred")
+
+
 def _pair(pair: str) -> str:
     key, equals, _ = pair.partition("=")
-    secret = any(word in key.lower() for word in ("password", "secret", "token", "key"))
+    secret = any(word in key.lower() for word in _SOUNDS_SECRET)
     return f"{key}{equals}***" if secret and equals else pair
 
 

@@ -35,7 +35,7 @@ from gigq.contracts.executor import (
 )
 from gigq.contracts.storage import ErrorInfo, Run
 from gigq.errors import ExecutorError
-from gigq.text import repr_of
+from gigq.text import printable, printable_lines, repr_of
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +234,10 @@ class _Lane(threading.Thread):
             # Not `exception`: logging would look at the exception, which can raise itself.
             where = "".join(traceback.format_tb(sys.exc_info()[2]))
             logger.error(  # noqa: TRY400
-                "the run function raised for job %s: %s\n%s", call.run.job_id, repr_of(error), where
+                "the run function raised for job %s: %s\n%s",
+                printable(call.run.job_id),
+                printable(repr_of(error)),
+                printable_lines(where),
             )
             report = _broken(call, error)
         if report is None:
@@ -344,7 +347,8 @@ class _Lane(threading.Thread):
         logger.warning(
             "job %s (%s, run %d) was told to stop (%s) and does not; its thread %s is given up and "
             "goes on in\n%s",
-            call.run.job_id, call.function, call.run.number, self._signal.reason, self.name, where,
+            printable(call.run.job_id), printable(call.function), call.run.number, self._signal.reason,
+            self.name, printable_lines(where),
         )  # fmt: skip
         self._abandoned = True
         self.due_ns = _NEVER

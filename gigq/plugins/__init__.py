@@ -77,8 +77,9 @@ def _url(target: object) -> str:
     scheme = target.partition(":")[0]
     if ":" in target and known().serves(scheme):
         raise ConfigError(
-            f"{shown(target)} begins like a URL and has no '//'. Write {scheme}://…, or"
-            f" ./{target} for a file of that name."
+            # No more of it: there may be a password in it.
+            f"The place of a queue begins like a URL, with '{scheme}:', and has no '//'. Write"
+            f" {scheme}://…, or ./{scheme}:… for a file of that name."
         )
     from urllib.parse import quote
 

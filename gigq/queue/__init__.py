@@ -54,7 +54,7 @@ from gigq.errors import (
 from gigq.job import LONGEST_ID, LONGEST_NAME, LONGEST_QUEUE, Duration, Job, SerializerChoice
 from gigq.queue.explanation import MOST_NAMED, Explanation, Parent, explain
 from gigq.queue.reading import Reader, counted, failure_text
-from gigq.text import plain, shown
+from gigq.text import plain, printable, printable_lines, shown
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class JobQueue:
         self._keys = plugins.signing_keys(config.setting("signing_key", signing_key).value)
         written, accepted = _chosen(serializer)
         self.serializer: Serializer = plugins.serializer(written, signing_keys=self._keys)
-        self._reader = Reader(self._accepting(accepted))
+        self._reader = Reader(self._accepting(accepted), only_signed=self._keys is not None)
         if db_path is _CONFIGURED:
             db_path = config.setting("db").value
         self._owns_storage = not isinstance(db_path, Storage)
@@ -505,7 +505,9 @@ class JobQueue:
             return sum(self.storage.requeue(ids))
         except (ParentsRemoved, DuplicateJob) as refusal:
             if len(ids) == 1:
-                logger.warning("not requeued: %s", refusal, extra={"job_id": ids[0]})
+                logger.warning(
+                    "not requeued: %s", printable_lines(str(refusal)), extra={"job_id": ids[0]}
+                )
                 return 0
             # One of them is refused, and nothing of the step was done: find it by halves.
             half = len(ids) // 2
@@ -544,7 +546,9 @@ class JobQueue:
             if cursor is None:
                 break
         for job_id, reason in reasons.items():
-            logger.info("kept job %s: %s", job_id, reason, extra={"job_id": job_id})
+            logger.info(
+                "kept job %s: %s", printable(job_id), printable(reason), extra={"job_id": job_id}
+            )
         if kept > len(reasons):
             logger.info("kept %d more jobs for such reasons", kept - len(reasons))
         count = ClearedCount(removed)

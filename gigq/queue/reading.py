@@ -20,7 +20,7 @@ from gigq.contracts.storage import (
     Omitted,
     Phase,
 )
-from gigq.errors import PayloadRefused, SerializationError
+from gigq.errors import PayloadRefused, SerializationError, SignatureRefused
 from gigq.text import shown, timestamp
 
 
@@ -29,10 +29,12 @@ class Reader:
 
     Args:
         accepted: The formats that it may decode, by name.
+        only_signed: A result that is not there carries no signature either.
     """
 
-    def __init__(self, accepted: Mapping[str, Serializer]) -> None:
+    def __init__(self, accepted: Mapping[str, Serializer], *, only_signed: bool) -> None:
         self._accepted = accepted
+        self._only_signed = only_signed
 
     def params(self, record: JobRecord) -> Any:
         """The parameters of a job, or an `Unreadable` in their place."""
@@ -50,6 +52,11 @@ class Reader:
             SerializationError: It cannot or may not be read; says what to do.
         """
         if record.result is None:
+            if self._only_signed:
+                raise SignatureRefused(
+                    f"Job {shown(record.id)} is completed and holds no result, signed or not.\n"
+                    "Every job that ran has one, if only None: it was taken away, or the job never ran."
+                )
             return None
         return self._value(record.result, Binding.of_result(record.id))
 

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 from gigq.contracts.serializer import Binding, Serializer
 from gigq.errors import ConfigError, SerializationError, SignatureRefused
-from gigq.text import shown
 
 _VERSION = b"gigq1"
 _DIGITS = 64
@@ -42,11 +41,12 @@ class SignedSerializer(Serializer):
     ) -> None:
         if not keys or not all(keys.values()):
             raise ConfigError("A signed serializer needs a signing key: give signing_key=….")
-        for key_id in keys:
+        for number, key_id in enumerate(keys, 1):
             if not _KEY_ID.fullmatch(key_id):
+                # Not shown: who took id and key for each other wrote the key there.
                 raise ConfigError(
-                    f"A signing key has the id {shown(key_id)}; an id has 1 to 64 letters, digits,"
-                    " '_' and '-'."
+                    f"The id of signing key number {number} is none (it has {len(key_id)} characters): an id"
+                    " has 1 to 64 letters, digits, '_' and '-'."
                 )
         if isinstance(inner, SignedSerializer):
             raise ConfigError(f"{inner.name} is signed already; sign once.")

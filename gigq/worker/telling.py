@@ -48,7 +48,7 @@ class Teller:
     def __init__(self, info: WorkerInfo, hooks: Hooks) -> None:
         self._info = info
         self._hooks = hooks
-        self._who = info.worker_id
+        self._who = printable(info.worker_id)
 
     @property
     def tells_started(self) -> bool:
@@ -67,14 +67,17 @@ class Teller:
         logger.info(
             "%s works on %s with %d %s slot(s)",
             self._who, url, self._info.slots, self._info.executor,
-            extra={"worker_id": self._who, "session": session.id},
+            extra={"worker_id": self._info.worker_id, "session": session.id},
         )  # fmt: skip
         if self._hooks.joined is not None:
             self._hooks.joined(session=session)
 
     def left(self, session: Session) -> None:
         """The session ended by the worker's own wish."""
-        logger.info("%s left", self._who, extra={"worker_id": self._who, "session": session.id})
+        logger.info(
+            "%s left", self._who,
+            extra={"worker_id": self._info.worker_id, "session": session.id},
+        )  # fmt: skip
         if self._hooks.left is not None:
             self._hooks.left(session=session)
 
@@ -100,7 +103,7 @@ class Teller:
         for lost in losses:
             logger.warning(
                 "job %s (%s) was lost and is %s now: %s",
-                lost.run.job_id, printable(lost.name, _NAME), lost.status.value,
+                printable(lost.run.job_id, _NAME), printable(lost.name, _NAME), lost.status.value,
                 printable(lost.reason, _REASON),
                 extra={
                     "job_id": lost.run.job_id, "run": lost.run.number, "queue": lost.queue,
@@ -118,7 +121,8 @@ class Teller:
         """An attempt ended badly."""
         logger.warning(
             "job %s (%s) attempt %d of %d: %s",
-            claim.run.job_id, printable(claim.name, _NAME), claim.attempt, claim.max_attempts,
+            printable(claim.run.job_id, _NAME), printable(claim.name, _NAME),
+            claim.attempt, claim.max_attempts,
             printable(f"{outcome.error.type}: {outcome.error.message}", _TEXT),
             extra={
                 "job_id": claim.run.job_id, "run": claim.run.number, "queue": claim.queue,
@@ -131,7 +135,8 @@ class Teller:
         for run in runs:
             logger.warning(
                 "job %s run %d is no longer this worker's; what it brought was not recorded",
-                run.job_id, run.number, extra={"job_id": run.job_id, "run": run.number},
+                printable(run.job_id, _NAME), run.number,
+                extra={"job_id": run.job_id, "run": run.number},
             )  # fmt: skip
 
     def refused(self, refusals: Sequence[Refused]) -> None:
@@ -139,7 +144,7 @@ class Teller:
         for refused in refusals:
             logger.error(
                 "job %s run %d failed, because its outcome could not be stored: %s",
-                refused.run.job_id, refused.run.number, printable(refused.reason, _TEXT),
+                printable(refused.run.job_id, _NAME), refused.run.number, printable(refused.reason, _TEXT),
                 extra={"job_id": refused.run.job_id, "run": refused.run.number},
             )  # fmt: skip
 
@@ -174,7 +179,7 @@ class Teller:
         """Told to end while it runs something: whoever pressed Ctrl-C sees what it waits for."""
         logger.info(
             "%s was told to stop and lets %d job(s) end: %s. A second signal stops them now.",
-            self._who, len(running), ", ".join(running),
+            self._who, len(running), printable(", ".join(running)),
         )  # fmt: skip
 
     def grace_over(self) -> None:

@@ -26,6 +26,7 @@ from gigq.contracts.storage import Storage, Takes, WorkerInfo
 from gigq.errors import QueueClosed, WorkerBusy
 from gigq.execution import RunSettings, run_call
 from gigq.liveness import this_process
+from gigq.text import printable
 from gigq.worker.coordinator import Coordinator, Goal, Wish
 from gigq.worker.crew import Crew
 from gigq.worker.signals import Signals
@@ -300,7 +301,7 @@ class Worker:
         if stubborn:
             logger.warning(
                 "%s stays until these jobs end or the process does, because they will not stop: %s",
-                self.worker_id, ", ".join(stubborn),
+                printable(self.worker_id), printable(", ".join(stubborn)),
             )  # fmt: skip
         elif coordinator.leave():
             coordinator.close()

@@ -298,6 +298,35 @@ class TestAFolderThatOthersMayWriteTo:
         assert ran.code == 1
         assert f"Everybody may make files in {folder}" in ran.out
 
+    def test_further_up_is_told_as_well(self, tmp_path, gigq_log, monkeypatch, cli):
+        """Who may rename a folder above puts another one in its place, whatever rights it has itself."""
+        monkeypatch.setattr(strangers, "_warned", set())
+        above = tmp_path / "above"
+        folder = above / "mine"
+        folder.mkdir(parents=True)
+        above.chmod(0o777)
+        folder.chmod(0o700)
+        fill(folder / "jobs.db")
+
+        with Worker(str(folder / "jobs.db")) as worker:
+            worker.run_until_empty()
+        ran = cli("--db", str(folder / "jobs.db"), "doctor")
+
+        assert f"'{above}' can be written to by everybody" in gigq_log.text
+        assert f"Everybody may make and rename folders in {above}" in ran.out
+
+    def test_may_be_so_because_it_is_theirs(self, tmp_path, monkeypatch):
+        """Also behind the sticky bit, which holds the owner of a folder back from nothing."""
+        tmp_path.chmod(0o1755)
+        owner = tmp_path.stat().st_uid
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+        root = owner == 0
+
+        assert strangers.others_who_may_write(str(tmp_path)) == ("" if root else f"user {owner}")
+        if root:
+            os.chown(tmp_path, STRANGER, -1)
+            assert strangers.others_who_may_write(str(tmp_path)) == f"user {STRANGER}"
+
     @pytest.mark.parametrize("rights", [0o700, 0o755, 0o1777])
     def test_is_no_other_folder(self, tmp_path, rights):
         """Where nobody else can replace the file there is no warning."""

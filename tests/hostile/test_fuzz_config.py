@@ -129,6 +129,15 @@ class TestASettingsFile:
 
         read_settings()
 
+    def test_without_end_is_not_read_to_its_end(self, in_tmp_path):
+        """Of a file of many gigabytes no more is read than settings may have."""
+        with (in_tmp_path / "pyproject.toml").open("wb") as file:
+            file.truncate(1 << 40)
+        config._read.clear()
+
+        with pytest.raises(ConfigError, match=f"has {1 << 40} bytes"):
+            config.settings()
+
     def test_that_is_no_file_is_refused(self, in_tmp_path):
         """A folder, a pipe, a link that leads to itself."""
         for make in (os.mkdir, os.mkfifo, lambda path: path.symlink_to(path)):

@@ -266,6 +266,15 @@ class TestReplay:
             assert "does not carry the signature" in child["error"]
 
 
+class TestAKeyId:
+    def test_that_is_none_is_not_shown(self):
+        """Who took id and key for each other wrote the key in its place."""
+        with pytest.raises(ConfigError, match="signing key number 2 is none") as refused:
+            JobQueue("memory://", signing_key={"2026": NEW, "correct+hors": "2027"})
+
+        assert "correct" not in str(refused.value)
+
+
 class TestADowngrade:
     @pytest.mark.parametrize("label", ["json", "msgpack", "cloudpickle"])
     def test_to_an_unsigned_payload_is_not_read(self, two, tmp_path, label):
@@ -302,6 +311,19 @@ class TestADowngrade:
 
         with JobQueue(str(path), signing_key=NEW) as queue:
             assert "carries no signature" in queue.get_status(ids["c"])["error"]
+
+    def test_to_no_payload_at_all_is_refused_by_whoever_waits(self, two):
+        """A result that was taken away, or of a job that never ran, is not None."""
+        path, ids = two
+        gone = "UPDATE job SET result = NULL, result_serializer = NULL WHERE id = ?"
+        state = "UPDATE job SET state = (SELECT state FROM job WHERE id = ?) WHERE id = ?"
+        change(path, gone, ids["a"])
+        change(path, state, ids["a"], ids["c"])
+
+        with JobQueue(str(path), signing_key=NEW) as queue:
+            for job_id in (ids["a"], ids["c"]):
+                with pytest.raises(SignatureRefused, match="holds no result"):
+                    queue.result(job_id)
 
     def test_by_a_worker_without_the_key_takes_nothing(self, two):
         """It leaves signed jobs pending, and `why` says so."""

@@ -203,14 +203,58 @@ class TestALog:
         path, _ = hostile
         setup_logging(logging.DEBUG, log_format=log_format)
 
-        with JobQueue(str(path)) as queue:
-            queue.requeue_all(status="failed")
-            with Worker(queue.storage, NASTY, concurrency=2) as worker:
-                worker.run_until_empty()
+        run_failed(path)
 
         told = capsys.readouterr().err
         assert "\\x1b" in told or "\\u001b" in told
         assert raw_characters(told) == []
+
+    def test_has_one_record_to_a_line(self, hostile, capsys, monkeypatch):
+        """No id, name or error of a job begins a line that looks like a record."""
+        from gigq.logs import setup_logging
+
+        monkeypatch.setattr(logging.getLogger("gigq"), "handlers", [])
+        path, _ = hostile
+        forge(path)
+        setup_logging(logging.DEBUG)
+
+        run_failed(path)
+
+        told = capsys.readouterr().err
+        assert "attempt 1 of 1" in told
+        assert [line for line in told.split("\n") if line.startswith(FORGED[:4])] == []
+
+    def test_of_ones_own_gets_messages_that_are_escaped(self, hostile, gigq_log):
+        """Also a handler that is not gigq's writes no raw character, and no forged line."""
+        path, _ = hostile
+        forge(path)
+
+        run_failed(path)
+
+        told = "\n".join(each.getMessage() for each in gigq_log.records)
+        assert "attempt 1 of 1" in told
+        assert "forged" in told
+        assert raw_characters(told) == []
+        assert f"\n{FORGED}" not in told
+
+
+FORGED = "9999-12-31 00:00:00,000 INFO gigq.worker: forged"
+
+
+def forge(path):
+    """Let the ids of all jobs hold what looks like a line of a log."""
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE job SET id = id || char(10) || ?", [FORGED])
+    connection.commit()
+    connection.close()
+
+
+def run_failed(path):
+    with JobQueue(str(path)) as queue:
+        queue.resume(NASTY)
+        queue.requeue_all(status="failed")
+        with Worker(queue.storage, f"{NASTY}\n{FORGED}", concurrency=2) as worker:
+            worker.run_until_empty()
 
 
 class TestMessages:

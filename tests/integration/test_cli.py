@@ -709,6 +709,7 @@ class TestConfig:
             ("sqlite:////abs.db?durability=normal", "sqlite:////abs.db?durability=normal"),
             ("redis://:pw@host:1/0", "redis://:***@host:1/0"),
             ("redis://u@host", "redis://u@host"),
+            ("x://h/d?passwd=a&authToken=b&ssl=c", "x://h/d?passwd=***&authToken=***&ssl=c"),
             ("x://[bad", "x://***"),
         ],
     )

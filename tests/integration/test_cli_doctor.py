@@ -761,12 +761,23 @@ class TestFunctions:
 
     @pytest.mark.parametrize(
         "source",
-        ["", "def g():\n    f = 1", "class A:\n    def f(self):\n        pass", "import f.g as h"],
-    )
+        ["", "def g():\n    f = 1", "class A:\n    def f(self):\n        pass", "import f.g as h",
+         f"g = {' + '.join('1' * 1_500)}"],
+        ids=range(5),
+    )  # fmt: skip
     def test_that_are_not_there_are_missed(self, source):
         Path("source.py").write_text(source)
 
         assert not functions._may_define(Path("source.py"), "f")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="files of /proc")
+    def test_in_what_never_ends_are_not_looked_for(self):
+        """A row may name any file, and some block whoever reads them, or are as large as the memory."""
+        for path in ("/proc/kmsg", "/proc/kcore", "/proc/self/mem"):
+            functions._may_define(Path(path), "f")
+        with Path("large.py").open("wb") as file:
+            file.truncate(1 << 40)
+        assert functions._may_define(Path("large.py"), "f")
 
     @pytest.mark.parametrize("module", ["json", "gigq.cli.doctor", "tests.faults.jobs", "sqlite3"])
     def test_are_found_as_importing_finds_them(self, module):

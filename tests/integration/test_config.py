@@ -273,6 +273,20 @@ class TestAFile:
         project.chmod(0o755)
         assert setting("executor").value == "evil:Executor"
 
+    def test_by_a_strangers_link_in_such_a_folder_is_passed_over(self, project, monkeypatch):
+        """They chose which file of ours, or of the system's, would count here."""
+        link = project / "gigq.toml"
+        link.symlink_to("/etc/passwd")
+        project.chmod(0o1777)
+        assert config._is_trusted(link)
+
+        if ROOT:
+            os.chown(link, 12345, 12345, follow_symlinks=False)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+
+        assert not config._is_trusted(link)
+
     def test_that_cannot_be_read_says_so(self, project):
         path = project / "gigq.toml"
         path.write_bytes(b"db = '\xff'\n")

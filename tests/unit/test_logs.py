@@ -57,6 +57,16 @@ class TestSetupLogging:
 
         assert "\\x1b[2J" in capsys.readouterr().err
 
+    def test_lets_no_text_begin_a_record(self, capsys):
+        """Lines of a message that has several, and of a traceback, stand behind the first one."""
+        setup_logging()
+
+        logging.getLogger("gigq.x").info("%s", "one\ntwo\u2028three\x85four")
+
+        first, *others = capsys.readouterr().err.splitlines()
+        assert first.endswith("INFO gigq.x: one")
+        assert others == ["    two", "    three", "    four"]
+
     def test_writes_json_with_all_fields(self, capsys):
         setup_logging(log_format="json")
 

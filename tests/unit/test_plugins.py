@@ -495,6 +495,12 @@ class TestChoosing:
         with pytest.raises(ConfigError, match="begins like a URL"):
             plugins.storage(target)
 
+    def test_shows_no_password_of_a_url_that_lost_its_slashes(self, installed):
+        with pytest.raises(ConfigError, match="begins like a URL") as refused:
+            plugins.storage("sqlite:me:battery@host/db")
+
+        assert "battery" not in str(refused.value)
+
     def test_takes_a_path_with_a_colon(self, installed):
         assert "12:30" in plugins.storage("jobs 12:30.db").url
 

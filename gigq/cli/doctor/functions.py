@@ -21,6 +21,8 @@ from gigq.contracts.storage import JobRecord
 from gigq.errors import FunctionNotFound
 from gigq.text import shown
 
+#: A source that is larger is not read.
+_MOST_BYTES = 4_000_000
 _ELSEWHERE = "Install what defines it here, or run gigq doctor where the workers run."
 
 
@@ -124,19 +126,27 @@ def _asked(name: str, folders: Sequence[str] | None) -> ModuleSpec | None:
 def _may_define(path: Path, name: str) -> bool:
     """Whether the source defines, assigns or imports the name at its top level, or cannot tell."""
     try:
+        size = path.stat().st_size
+        if not size:
+            return False  # also what a file of /proc says, of which reading may never end
+        if size > _MOST_BYTES:
+            return True
         tree = ast.parse(path.read_bytes(), str(path))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return True
     return any(_gives(node, name) for node in _outside_of_functions(tree))
 
 
-def _outside_of_functions(node: ast.AST) -> Iterator[ast.AST]:
-    for child in ast.iter_child_nodes(node):
-        yield child
-        if not isinstance(
-            child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
-        ):
-            yield from _outside_of_functions(child)
+def _outside_of_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    """In no order, and without recursion: a long sum is nested as deeply as it has terms."""
+    left = [tree]
+    while left:
+        for child in ast.iter_child_nodes(left.pop()):
+            yield child
+            if not isinstance(
+                child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+            ):
+                left.append(child)
 
 
 def _gives(node: ast.AST, name: str) -> bool:

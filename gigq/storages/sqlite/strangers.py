@@ -20,10 +20,13 @@ from gigq.errors import StorageUnavailable
 from gigq.text import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gigq.storages.sqlite.location import Location
 
 logger = logging.getLogger(__name__)
 _SUFFIXES = ("", "-wal", "-shm", "-journal", "-gate")
+EVERYBODY = "everybody"
 _warned: set[str] = set()
 _warning = threading.Lock()
 
@@ -64,30 +67,41 @@ def warn_of_folder(location: Location) -> None:
     """Log once that others may write to the folder, and so put another file in the database's place."""
     if not hasattr(os, "geteuid"):
         return
-    folder = str(Path(location.real).parent)
+    folder = Path(location.real).parent
     with _warning:
-        if folder in _warned:
+        if str(folder) in _warned:
             return
-        _warned.add(folder)
-    who = others_who_may_write(folder)
-    if who:
+        _warned.add(str(folder))
+    for place, who in others_who_may_replace(folder):
         logger.warning(
             "%s can be written to by %s: they can put another file in the place of %s, and so decide what "
-            "workers run. Take that right away (chmod go-w), or move the queue: mkdir -m 700.",
-            folder, who, Path(location.real).name,
+            "workers run. Take that right away (chmod go-w, chown), or move the queue: mkdir -m 700.",
+            shown(str(place)), who, shown(Path(location.real).name),
         )  # fmt: skip
 
 
+def others_who_may_replace(folder: Path) -> Iterator[tuple[Path, str]]:
+    """The folder, and each above it, where others may put another one in the place of what is in it;
+    and who. Above, only what everybody may is looked at: groups and owners there are the system's."""
+    if who := others_who_may_write(str(folder)):
+        yield folder, who
+    for above in folder.parents:
+        if others_who_may_write(str(above)) == EVERYBODY:
+            yield above, EVERYBODY
+
+
 def others_who_may_write(folder: str) -> str:
-    """Who beside its owner may replace files in a folder; "" for nobody."""
+    """Who beside this user and root may replace files in a folder; "" for nobody."""
     try:
         found = os.stat(folder)  # noqa: PTH116 - may hold bytes that are no text
     except OSError:
         return ""
+    if found.st_uid not in (os.geteuid(), 0):
+        return f"user {found.st_uid}"  # the sticky bit holds no folder's owner back
     if found.st_mode & stat.S_ISVTX:
         return ""  # files are replaced by their owners alone
     if found.st_mode & stat.S_IWOTH:
-        return "everybody"
+        return EVERYBODY
     if found.st_mode & stat.S_IWGRP and not _is_private_group(found.st_gid, found.st_uid):
         return f"group {found.st_gid}"
     return ""

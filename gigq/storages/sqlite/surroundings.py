@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gigq.contracts.findings import Finding, Repair
 from gigq.storages.sqlite.location import NETWORK, file_system, identity
+from gigq.storages.sqlite.strangers import EVERYBODY, others_who_may_write
 from gigq.storages.sqlite.wakeup import left_over
 from gigq.text import as_argument, shown
 from gigq.text import size as size_
@@ -50,6 +51,7 @@ def examine(location: Location) -> Iterator[Finding]:
     if hasattr(os, "geteuid"):
         yield from rights(path)
         yield from folder_rights(path.parent)
+        yield from rights_above(path.parent)
         yield from owners(path)
     yield from gate(location)
     yield from log(location)
@@ -229,6 +231,20 @@ def folder_rights(folder: Path) -> Iterator[Finding]:
             "the database.",
             f"Unless that is meant: chmod g-w {as_argument(folder)}", wrong=False, facts=facts,
         )  # fmt: skip
+
+
+def rights_above(folder: Path) -> Iterator[Finding]:
+    """Folders further up where everybody may put another folder in the place of this one."""
+    for above in folder.parents:
+        if others_who_may_write(str(above)) == EVERYBODY:
+            mode = _mode(above)
+            yield Finding(
+                "folder-open",
+                f"Everybody may make and rename folders in {above} ({mode:04o}), and put another one in the "
+                f"place of that which holds the database.",
+                f"chmod o-w {as_argument(above)}, or keep the database elsewhere.",
+                facts={"path": str(above), "mode": f"{mode:04o}"},
+            )  # fmt: skip
 
 
 def owners(path: Path) -> Iterator[Finding]:
