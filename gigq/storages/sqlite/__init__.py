@@ -219,14 +219,12 @@ class SqliteStorage(Storage):
         return database
 
     def _write(self, work: Callable[[Tx], T]) -> T:
-        """A transaction of our own; whoever waits is woken when it is committed."""
+        """A transaction of our own, where damaged rows do not stand in its way for long."""
+        return self._despite_damage(lambda: self._alone(work))
+
+    def _alone(self, work: Callable[[Tx], T]) -> T:
         database = self._opened()
-        result, pulses = self._despite_damage(
-            lambda: database.alone(work, self._times, self._timeout)
-        )
-        if pulses:
-            wakeup.poke(database.waiting)
-        return result
+        return _waking(database, database.alone(work, self._times, self._timeout))
 
     def _read(self, work: Callable[[Tx], T]) -> T:
         database = self._opened()
@@ -243,17 +241,17 @@ class SqliteStorage(Storage):
             raise damage.corrupt(self.url, found) from error
 
     def _despite_damage(self, write: Callable[[], T]) -> T:
-        """A write; where rows that no gigq wrote stand in its way, they are set aside, and it is tried
-        once more."""
+        """A write; where rows that no gigq wrote may stand in its way, they are set aside, and it is tried
+        once more: also where somebody else was quicker to do so."""
         try:
             return write()
         except Exception as error:
             if not damage.caused(error):
                 raise
-            database = self._opened()
-            mended, _ = database.alone(damage.mend, self._times, self._timeout)
-            if not mended:
-                raise
+        # Looked for by a reader: others write meanwhile, however many jobs there are.
+        seqs = self._read(lambda tx: list(damage.damaged(tx)))
+        mended = self._alone(lambda tx: damage.mend(tx, seqs))
+        if mended:
             logger.warning(
                 "%s: %d rows hold what no gigq wrote, and were set aside; see gigq list --status failed",
                 self.url,
@@ -272,14 +270,13 @@ class SqliteStorage(Storage):
             return []
         jobs.refuse_repeated(new)
         database = self._opened()
-        added, pulses = self._despite_damage(
-            lambda: database.together(
-                lambda tx: jobs.add(tx, new, self.url, repeat=repeat), self._times, self._timeout
-            )
+
+        def work(tx: Tx) -> list[Added]:
+            return jobs.add(tx, new, self.url, repeat=repeat)
+
+        return self._despite_damage(
+            lambda: _waking(database, database.together(work, self._times, self._timeout))
         )
-        if pulses:
-            wakeup.poke(database.waiting)
-        return added
 
     def get(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
         _refuse_too_many(job_ids)
@@ -566,6 +563,14 @@ class SqliteStorage(Storage):
 
     def describe(self) -> Mapping[str, str]:
         return self._read(lambda tx: maintenance.describe(tx, self.location))
+
+
+def _waking(database: Database, committed: tuple[T, bool]) -> T:
+    """What was answered; whoever waits is woken where it was said so."""
+    answer, pulses = committed
+    if pulses:
+        wakeup.poke(database.waiting)
+    return answer
 
 
 def _snapshot(tx: Tx, seq: int) -> Snapshot | None:

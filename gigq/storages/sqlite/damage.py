@@ -1,9 +1,9 @@
 """Rows that hold what no gigq wrote: found, shown as unreadable, and set aside.
 
 A disk that fails, or whoever may write the file, can leave anything in any column; the types of `STRICT`
-tables can be got round as well. Nothing here is on the way of sound rows: readers fall back to `mended`
-when a row does not fit, and a write that fails calls `mend` once and is tried again. So one bad row costs
-one job, and never the queue.
+tables can be got round as well. Nothing here is on the way of sound rows: a reader that meets a row which
+does not fit takes it from `rows`, and a write that fails looks for all that are `damaged`, has them `mend`ed
+and is tried once more. So one bad row costs one job, and never the queue.
 """
 
 # ruff: noqa: S608 - statements are put together from this package's own constants; values are bound
@@ -36,12 +36,11 @@ SURPRISES = (
 _BY_VALUE = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH})
 #: What a connection of ours puts in the place of bytes that are no text.
 REPLACED = "\ufffd"
-#: How many rows are looked at in one statement, and how many findings are told.
-_BATCH = 500
+#: How many findings are told, and how much of a text.
 _TOLD = 100
+_TOLD_CHARS = 200
 #: Far from where SQLite's 64-bit integers end, so that no sum of two of them becomes a fraction.
 _MOST = 2**61
-_TOLD_CHARS = 200
 
 
 class Damaged(Exception):
@@ -174,11 +173,32 @@ _TEXTS = frozenset(
 ) | {"worker", "dependencies", "tags", "unique_key", "cancelled_by", "error", "result_serializer"}
 #: Texts that must be there.
 _KEPT = frozenset({"id", "queue", "serializer", "name", "function", "workflow"})
-#: Texts come as bytes, so that Python and not SQLite decides whether they can be read.
-_RAW = ", ".join(
-    f"iif(typeof(job.{name}) = 'text', CAST(job.{name} AS BLOB), job.{name}), typeof(job.{name})"
-    for name in _JOB
-)
+#: Payloads: whoever only looks for damage does not read them.
+_PAYLOADS = frozenset({"params", "result"})
+
+
+def _raw(name: str) -> str:
+    """SQL for a column such that what is of another type than the column's never passes for it.
+
+    Texts come as bytes, so that Python and not SQLite decides whether they can be read, and what is bytes
+    in their place comes as text.
+    """
+    column = f"job.{name}"
+    if name in _TEXTS:
+        return (
+            f"CASE typeof({column}) WHEN 'text' THEN CAST({column} AS BLOB) "
+            f"WHEN 'blob' THEN CAST({column} AS TEXT) ELSE {column} END"
+        )
+    return column
+
+
+def _without_payload(name: str) -> str:
+    column = _raw(name)
+    return f"iif(typeof({column}) = 'blob', x'', {column})" if name in _PAYLOADS else column
+
+
+_RAW = ", ".join(map(_raw, _JOB))
+_RAW_WITHOUT_PAYLOADS = ", ".join(map(_without_payload, _JOB))
 _LACKS = "job.params IS NULL AND NOT EXISTS (SELECT 1 FROM large AS l WHERE l.seq = job.seq)"
 
 
@@ -187,24 +207,36 @@ def rows(tx: Tx, seqs: Sequence[int]) -> Iterator[tuple[int, dict[str, Any], lis
     for seq in seqs:
         found = tx.one(f"SELECT {_LACKS}, {_RAW} FROM job WHERE seq = ?", [seq])
         if found is not None:
-            yield seq, *_examined(seq, found[0], found[1::2], found[2::2])
+            yield seq, *_examined(seq, *found)
 
 
-def _examined(
-    seq: int, lacks: int, values: Sequence[Any], types: Sequence[str]
-) -> tuple[dict[str, Any], list[str]]:
+def damaged(tx: Tx) -> Iterator[int]:
+    """The numbers of all jobs that cannot be read, in order."""
+    before = None
+    for seq, *found in tx.run(
+        f"SELECT seq, {_LACKS}, {_RAW_WITHOUT_PAYLOADS} FROM job NOT INDEXED ORDER BY seq"
+    ):
+        if before is not None:
+            refuse_standing_still(before, seq)
+        before = seq
+        _, wrong = _examined(seq, *found)
+        if wrong:
+            yield seq
+
+
+def _examined(seq: int, lacks: int, *values: Any) -> tuple[dict[str, Any], list[str]]:
+    """All columns of a job as they are, or as they are set aside, and the names of these."""
     columns: dict[str, Any] = {}
     wrong: list[str] = []
-    for (name, (check, instead)), value, kind in zip(_JOB.items(), values, types, strict=True):
+    for (name, (check, instead)), value in zip(_JOB.items(), values, strict=True):
         try:
-            if value is not None and (kind == "text") is not (name in _TEXTS):
-                raise Damaged
             check(value)
         except (Damaged, *SURPRISES):
             wrong.append(name)
             columns[name] = _legible(seq, name, value) if name in _KEPT else instead
         else:
-            columns[name] = value.decode("utf-8", "surrogatepass") if kind == "text" else value
+            is_text = name in _TEXTS and value is not None
+            columns[name] = value.decode("utf-8", "surrogatepass") if is_text else value
     if lacks and "params" not in wrong:
         wrong.append("params")
     if lacks:
@@ -223,7 +255,7 @@ def _legible(seq: int, name: str, value: Any) -> str:
     if isinstance(value, bytes):
         text = value[:_TOLD_CHARS].decode("utf-8", "replace")
     else:
-        text = "" if value is None else str(value)
+        text = "" if value is None else str(value)[:_TOLD_CHARS]
     return f"{text}-unreadable-{seq}" if name == "id" else text
 
 
@@ -264,11 +296,11 @@ def refuse_unreadable(tx: Tx, seqs: Sequence[int]) -> None:
 
 def found_in(tx: Tx) -> Iterator[str]:
     """One sentence for each damaged row, of the jobs and of the rest; at most some."""
-    for count, (seq, columns, wrong) in enumerate(_damaged(tx)):
+    for count, seq in enumerate(damaged(tx)):
         if count == _TOLD:
             yield "There are more jobs whose rows are unreadable."
             break
-        yield told_of(seq, columns, wrong)
+        yield from (told_of(*row) for row in rows(tx, [seq]))
     for table, condition, _ in _REST:
         (number,) = tx.one(f"SELECT count(*) FROM {table} WHERE {condition}")
         if number:
@@ -281,14 +313,22 @@ def told_of(seq: int, columns: Mapping[str, Any], wrong: Sequence[str]) -> str:
     return f"What {what} should hold cannot be read."
 
 
-def mend(tx: Tx) -> int:
-    """Set aside every job that cannot be read, with what hangs on it; how many rows were changed.
+def mend(tx: Tx, seqs: Sequence[int]) -> int:
+    """Set aside those of these jobs that cannot be read, with what hangs on them, and mend all other tables.
 
     Such a job has failed, unless it had ended, and its error names the columns.
+
+    Args:
+        seqs: From `damaged`, where others may have written since.
+
+    Returns:
+        How many rows were changed.
     """
     mended = 0
     failed: list[BadEnd] = []
-    for seq, columns, _ in list(_damaged(tx)):
+    for seq, columns, wrong in list(rows(tx, seqs)):
+        if not wrong:
+            continue
         _rewrite(tx, seq, columns)
         mended += 1
         if columns["state"] != State.COMPLETED:
@@ -302,24 +342,6 @@ def mend(tx: Tx) -> int:
         spread(tx, failed)
         tx.pulses = True
     return mended
-
-
-def _damaged(tx: Tx) -> Iterator[tuple[int, dict[str, Any], list[str]]]:
-    after = -(2**63)
-    while True:
-        seqs = [
-            row[0]
-            for row in tx.run(
-                f"SELECT seq FROM job WHERE seq >= ? ORDER BY seq LIMIT {_BATCH}", [after]
-            ).fetchall()
-        ]
-        for seq, columns, wrong in rows(tx, seqs):
-            if wrong:
-                yield seq, columns, wrong
-        if len(seqs) < _BATCH or seqs[-1] == 2**63 - 1:
-            return
-        refuse_standing_still(after - 1, seqs[-1])
-        after = seqs[-1] + 1
 
 
 def _rewrite(tx: Tx, seq: int, columns: Mapping[str, Any]) -> None:
