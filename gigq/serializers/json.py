@@ -28,6 +28,8 @@ class JsonSerializer(Serializer):
     root: str = "value"
 
     def dumps(self, value: Any) -> bytes:
+        if value is None:  # what most jobs return
+            return b"null"
         if is_plain(value):
             try:
                 return _ENCODER.encode(value).encode()

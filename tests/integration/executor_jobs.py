@@ -137,6 +137,8 @@ def messes_up(folder):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda *_: os._exit(9))
     signal.setitimer(signal.ITIMER_REAL, 0.2)
+    signal.signal(signal.SIGPROF, lambda *_: None)
+    signal.setitimer(signal.ITIMER_PROF, 0.01, 0.01)  # its signal ends a process without a handler
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     os.umask(0o777)
     sys.stdout = sys.excepthook = threading.excepthook = None
@@ -154,7 +156,10 @@ def looks_around():
         "path": os.environ.get("PATH"),
         "sys_path": sys.path[0],
         "sigterm": repr(signal.getsignal(signal.SIGTERM)),
-        "timer": signal.getitimer(signal.ITIMER_REAL)[0],
+        "timers": [
+            signal.getitimer(signal.ITIMER_REAL)[0],
+            signal.getitimer(signal.ITIMER_PROF)[0],
+        ],
         "data_limit": resource.getrlimit(resource.RLIMIT_DATA)[0],
         "group": os.getpgid(0),
         "session": os.getsid(0),

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 
 from gigq.contracts.executor import Call, Ending, Report, RunCall, StopReason, stopped_report
 from gigq.contracts.storage import ErrorInfo
-from gigq.executors.process.leash import is_over
+from gigq.executors.process.leash import ChildsEnd
 from gigq.executors.process.marker import Marker
 from gigq.executors.process.wire import (
     Kind,
@@ -52,15 +52,16 @@ def main(calls: int, reports: int, marker: int, leash: int, parent: int) -> None
     """Serve calls until the parent closes its end.
 
     Args:
-        calls, reports, marker, leash: Descriptors to read from, to write to, to map, and to look at.
+        calls, reports, marker, leash: Descriptors: one to read from, one to write to, two to map.
         parent: The worker's process id.
     """
     _end_with(parent)
     _prefer_for_oom()
     _leave_terms_to_the_worker()
     stream = os.fdopen(calls, "rb", buffering=1 << 16)
-    words = Marker(marker)
+    words, lease = Marker(marker), ChildsEnd(leash)
     os.close(marker)
+    os.close(leash)
     try:
         run = _load_run(read_frame(stream))
     except BaseException as error:
@@ -68,11 +69,11 @@ def main(calls: int, reports: int, marker: int, leash: int, parent: int) -> None
         raise
     _flush_each_line()
     write_all(reports, pack([Kind.READY]))
-    _serve(stream, reports, words, leash, run)
+    _serve(stream, reports, words, lease, run)
     _end()
 
 
-def _serve(stream: BinaryIO, reports: int, words: Marker, leash: int, run: RunCall) -> None:
+def _serve(stream: BinaryIO, reports: int, words: Marker, lease: ChildsEnd, run: RunCall) -> None:
     surroundings = _Surroundings()
     ticket = 0
     while (body := read_frame(stream)) is not None:
@@ -83,8 +84,7 @@ def _serve(stream: BinaryIO, reports: int, words: Marker, leash: int, run: RunCa
                 continue
             began = monotonic_ns()
             call = call_from_wire(fields)
-            # One that came late may be somebody else's by now.
-            late = is_over(leash)
+            late = lease.is_over(began)  # the job may be somebody else's by now
             report = stopped_report(call, StopReason.LOST) if late else _run(run, call)
             elapsed_us = (monotonic_ns() - began) // 1_000
             fit = surroundings.restore()
@@ -130,9 +130,9 @@ class _Surroundings:
     def __init__(self) -> None:
         self._environ = os.environ
         self._environment = dict(os.environ)
-        # The bytes behind it: to compare those takes 1 µs, the mapping itself 30.
-        self._raw: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
-        self._raw_before = dict(self._raw)
+        # The bytes behind it: to compare the mapping itself would cost as much as a whole job.
+        self._noted = _Noted(os.environ._data)  # type: ignore[attr-defined]  # noqa: SLF001
+        os.environ._data = os.environb._data = self._noted  # type: ignore[attr-defined]  # noqa: SLF001
         self._path = list(sys.path)
         self._signals = [
             number
@@ -154,17 +154,24 @@ class _Surroundings:
                 put(value)
         os.umask(self._umask)
         os.environ = self._environ  # noqa: B003 - the mapping that was there before
-        if self._raw != self._raw_before:
+        if self._noted.changed:
             os.environ.clear()
             os.environ.update(self._environment)
+            self._noted.changed = False
         if sys.path != self._path:
             sys.path[:] = self._path
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _signal.alarm(0)  # ends `setitimer(ITIMER_REAL)` as well
         if list(map(_signal.getsignal, self._signals)) != self._handlers:
-            for number, handler in zip(self._signals, self._handlers, strict=True):
-                if handler is not None:  # one that C code had set
-                    signal.signal(number, handler)
+            self._restore_signals()
         return not self._lost_a_stream()
+
+    def _restore_signals(self) -> None:
+        # The timers first: without the job's handlers their signals end the process.
+        for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
+        for number, handler in zip(self._signals, self._handlers, strict=True):
+            if handler is not None:  # one that C code had set
+                signal.signal(number, handler)
 
     def _lost_a_stream(self) -> bool:
         """Whether input, output or errors were closed: whoever prints next would fail for it."""
@@ -173,6 +180,21 @@ class _Surroundings:
             return True
         told = self._standard.poll(0)  # also of a pipe that nobody reads any more
         return bool(told) and any(what & select.POLLNVAL for _, what in told)
+
+
+class _Noted(dict[bytes, bytes]):
+    """What lies behind `os.environ`, noting that it was written to: to compare it after each job would
+    cost more the larger it is, and there are environments of hundreds of variables."""
+
+    changed = False
+
+    def __setitem__(self, name: bytes, value: bytes) -> None:
+        self.changed = True
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: bytes) -> None:
+        self.changed = True
+        super().__delitem__(name)
 
 
 def _settings() -> tuple[Any, ...]:

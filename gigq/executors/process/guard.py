@@ -7,6 +7,7 @@ the GIL of its own process, which is why it is neither a thread of the one nor o
 
 from __future__ import annotations
 
+import mmap
 import os
 import select
 import signal
@@ -32,15 +33,15 @@ def main(descriptor: int, worker: int) -> None:
         signal.signal(
             number, signal.SIG_IGN
         )  # meant for the worker, which ends this process itself
+    moments = memoryview(mmap.mmap(descriptor, 2 * _WORD)).cast("Q")
     is_gone = _watch_for(worker)
     cut = 0
     while True:
-        until = _words(descriptor, 0, 1)[0]
+        until = moments[0]
         left = _LOOK_SECONDS if until in (0, cut) else until / 1e9 - time.monotonic()
         if left <= 0:
             # First said, then done: whoever is told of a death by it finds the reason.
-            os.pwrite(descriptor, struct.pack("=Q", until), _WORD)
-            cut = until
+            moments[1] = cut = until
             _end_all(descriptor)
         elif is_gone(left):
             _end_all(descriptor)
@@ -48,15 +49,11 @@ def main(descriptor: int, worker: int) -> None:
 
 
 def _end_all(descriptor: int) -> None:
-    for group in _words(descriptor, 2, os.fstat(descriptor).st_size // _WORD - 2):
+    data = os.pread(descriptor, os.fstat(descriptor).st_size, 2 * _WORD)
+    for (group,) in struct.iter_unpack("=Q", data):
         if group:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
-
-
-def _words(descriptor: int, first: int, count: int) -> tuple[int, ...]:
-    data = os.pread(descriptor, count * _WORD, first * _WORD)
-    return struct.unpack(f"={len(data) // _WORD}Q", data)
 
 
 def _watch_for(worker: int) -> Callable[[float], bool]:

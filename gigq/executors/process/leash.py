@@ -12,11 +12,11 @@ kills the children's groups when that moment has passed, and a child starts no c
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 import subprocess
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,6 +38,8 @@ class Leash:
 
     def __init__(self) -> None:
         self._descriptor, self.reader = _memory(_GROUPS * _WORD)
+        # Mapped, so that a moment is stored and loaded whole.
+        self._moments = memoryview(mmap.mmap(self._descriptor, _GROUPS * _WORD)).cast("Q")
         self._free: list[int] = []  # words of groups that are gone
         self._words: dict[int, int] = {}  # group to word
         self._guard: subprocess.Popen[bytes] | None = None
@@ -48,7 +50,7 @@ class Leash:
             if until_us is None:
                 return
             self._start_guard()
-        self._write(0, 0 if until_us is None else until_us * 1_000)
+        self._moments[0] = 0 if until_us is None else until_us * 1_000
 
     def tie(self, group: int) -> None:
         """These processes end with the lease."""
@@ -65,7 +67,7 @@ class Leash:
 
     def ended_since(self, since_ns: int) -> bool:
         """Whether the guard has killed all that ran at that moment."""
-        return since_ns < _read(self._descriptor, 1)
+        return since_ns < self._moments[1]
 
     def close(self) -> None:
         """End the guard."""
@@ -74,6 +76,7 @@ class Leash:
             guard.kill()
             guard.wait()
         if self._descriptor >= 0:
+            self._moments.release()
             os.close(self._descriptor)
             os.close(self.reader)
             self._descriptor = self.reader = -1
@@ -93,10 +96,17 @@ class Leash:
         os.pwrite(self._descriptor, struct.pack("=Q", value), word * _WORD)
 
 
-def is_over(descriptor: int) -> bool:
-    """In a child: whether the lease that its worker had is over, so that nothing may start."""
-    until_ns = _read(descriptor, 0)
-    return until_ns != 0 and time.monotonic_ns() >= until_ns
+class ChildsEnd:
+    """The leash as a child sees it, mapped from the reader's descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        map_ = mmap.mmap(descriptor, _GROUPS * _WORD, access=mmap.ACCESS_READ)
+        self._moments = memoryview(map_).cast("Q")
+
+    def is_over(self, now_ns: int) -> bool:
+        """Whether the lease that its worker had is over, so that nothing may start."""
+        until_ns = self._moments[0]
+        return until_ns != 0 and now_ns >= until_ns
 
 
 def _memory(size: int) -> tuple[int, int]:
@@ -113,8 +123,3 @@ def _memory(size: int) -> tuple[int, int]:
     with tempfile.NamedTemporaryFile() as file:
         os.ftruncate(file.fileno(), size)
         return os.dup(file.fileno()), os.open(file.name, os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _read(descriptor: int, word: int) -> int:
-    value: int = struct.unpack("=Q", os.pread(descriptor, _WORD, word * _WORD))[0]
-    return value

@@ -45,7 +45,8 @@ def pack(message: Any) -> bytes:
     Raises:
         ValueError: A part is larger than the format can say (4 GiB).
     """
-    body = msgpack.packb(message, unicode_errors="surrogatepass")
+    # Not `packb`, which is this and half as much time again.
+    body = msgpack.Packer(unicode_errors="surrogatepass").pack(message)
     return _HEAD.pack(_MARK, len(body)) + body  # type: ignore[no-any-return]
 
 
@@ -190,7 +191,7 @@ def report_to_wire(report: Report) -> list[Any]:
     """A report as plain lists, without its run: the parent knows whose ticket it is."""
     result, error = report.result, report.error
     return [
-        report.ending.value,
+        report.ending,
         None if result is None else [result.serializer, result.data],
         None if error is None else [error.type, error.message, error.traceback, error.chain],
         report.delay_us,
