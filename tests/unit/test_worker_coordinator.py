@@ -32,7 +32,7 @@ from gigq.errors import SessionLost, StorageFull, StorageReplaced, StorageUnavai
 from gigq.worker import coordinator, holdings
 from gigq.worker.coordinator import Coordinator, Goal, Wish
 from gigq.worker.crew import Crew
-from gigq.worker.keeper import Keeper
+from gigq.worker.keeper import Keeper, Lease
 from gigq.worker.telling import Hooks
 from tests.support import eventually
 
@@ -110,7 +110,9 @@ class HandExecutor(Executor):
 class Setting:
     """A storage in memory, a hand-moved executor, and a coordinator that runs in a thread."""
 
-    def __init__(self, *, slots=1, lease=30.0, polling=5.0, grace=None, hooks=None, takes=None):
+    def __init__(
+        self, *, slots=1, lease=30.0, polling=5.0, grace=None, hooks=None, takes=None, **parts
+    ):
         self.storage = plugins.storage("memory://")
         self.storage.initialize()
         self.storage.open()
@@ -124,6 +126,7 @@ class Setting:
             grace_us=None if grace is None else round(grace * 1e6),
             hooks=hooks or Hooks(),
             uniform=lambda: 0.5,
+            **parts,
         )
 
     def add(self, *job_ids, **fields):
@@ -184,6 +187,20 @@ class Setting:
             return script.pop(0)(lambda: real(*args, **kwargs))
 
         setattr(self.storage, method, answer)
+
+
+class KeeperThatStruckBefore:
+    """Knows when the lease is over, and has stopped already what ran then: nothing."""
+
+    def __init__(self, lease_us, expired, clock):
+        self.lease, self.now = Lease(lease_us), clock.monotonic_us
+        self.renewed, self.rest = self.lease.renewed, self.lease.rest
+
+    def over(self):
+        return self.lease.is_over(self.now())
+
+    def close(self):
+        pass
 
 
 @pytest.fixture
@@ -739,6 +756,27 @@ class TestTheKeeper:
         with setting.working():
             eventually(lambda: setting.has_begun("a"))
         assert begun == [False]
+
+    @pytest.mark.parametrize("large", [False, True])
+    def test_lets_nothing_go_on_that_began_while_the_lease_ended(self, large):
+        """P5: a process that was paused after it saw that claims may start, and before they did. Also
+        for claims that were fetched first."""
+        clock = ManualClock()
+        setting = Setting(clock=clock, make_keeper=KeeperThatStruckBefore)
+        setting.add("a", params=Payload("json", b"1" * (TURN_BYTES if large else 1)))
+        submit = setting.executor.submit
+
+        def submit_after_a_pause(calls):
+            setting.executor.submit = submit
+            clock.advance(setting.info.lease_us * 2 / 3e6)
+            submit(calls)
+
+        setting.executor.submit = submit_after_a_pause
+        with setting.working():
+            eventually(lambda: setting.executor.stops)
+            assert setting.executor.stops == [("a", StopReason.LOST)]
+            eventually(lambda: setting.has_begun("a"))
+            assert setting.runs("a") == ["stopped", "running"]
 
     def test_leaves_them_alone_when_the_disk_is_full(self):
         """Nobody of this host could write either: the outcome is kept until there is room."""
