@@ -198,6 +198,27 @@ class TestAChild:
         )
         assert "before the end" in ran.stdout
 
+    def test_prints_into_nothing_that_is_ours(self, tmp_path):
+        """Also where the worker was started without input, output and errors: pipes between the two
+        would get their numbers."""
+        program = textwrap.dedent("""
+            import sys
+            from tests.integration.test_process_executor import ProcessExecutor, Trial, value
+            if __name__ == "__main__":
+                trial = Trial(ProcessExecutor())
+                first = value(trial.result(trial.call("pid")))
+                said = [value(trial.result(trial.call("prints_briefly", text="x"))) for _ in range(3)]
+                last = value(trial.result(trial.call("pid")))
+                trial.executor.close(1)
+                with open(sys.argv[1], "w") as file:
+                    print(first == last, *said, file=file)
+        """)
+        without = 'exec "$@" <&- >&- 2>&-'
+        command = ["sh", "-c", without, "sh", sys.executable, "-c", program, str(tmp_path / "said")]
+        subprocess.run(command, timeout=60, check=True)
+
+        assert (tmp_path / "said").read_text().split() == ["True", *["printed"] * 3]
+
     def test_outlives_a_run_function_that_raises(self, make_trial):
         """Not allowed, and no reason to lose a process."""
         trial = make_trial(run=executor_jobs.break_the_contract)

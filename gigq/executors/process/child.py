@@ -143,9 +143,7 @@ class _Surroundings:
         self._umask = os.umask(0o77)
         os.umask(self._umask)
         self._settings = _settings()
-        self._standard = select.poll()
-        for descriptor in (0, 1, 2):
-            self._standard.register(descriptor, 0)
+        self._standard = _standard_descriptors()
 
     def restore(self) -> bool:
         """Put back what the job changed; False when that cannot be done, and the process must end."""
@@ -195,6 +193,18 @@ class _Noted(dict[bytes, bytes]):
     def __delitem__(self, name: bytes) -> None:
         self.changed = True
         super().__delitem__(name)
+
+
+def _standard_descriptors() -> select.poll:
+    """Input, output and errors, as far as the system can tell that they are open: macOS does not poll
+    devices, and calls them closed."""
+    standard = select.poll()
+    for descriptor in (0, 1, 2):
+        standard.register(descriptor, 0)
+    for descriptor, what in standard.poll(0):
+        if what & select.POLLNVAL:
+            standard.unregister(descriptor)
+    return standard
 
 
 def _settings() -> tuple[Any, ...]:

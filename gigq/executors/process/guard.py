@@ -19,6 +19,8 @@ from contextlib import suppress
 
 #: How often it looks whether there is a lease again, while there is none or it is over.
 _LOOK_SECONDS = 0.25
+#: The longest it waits without looking; a system call takes no time that is much longer than a week.
+_MOST_SECONDS = 3_600.0
 _WORD = 8
 
 
@@ -43,7 +45,7 @@ def main(descriptor: int, worker: int) -> None:
             # First said, then done: whoever is told of a death by it finds the reason.
             moments[1] = cut = until
             _end_all(descriptor)
-        elif is_gone(left):
+        elif is_gone(min(left, _MOST_SECONDS)):
             _end_all(descriptor)
             return
 
@@ -64,11 +66,10 @@ def _watch_for(worker: int) -> Callable[[float], bool]:
         except OSError:  # a kernel before 5.3, or it is gone already
             pass
         else:
-            if os.getppid() != worker:
-                sys.exit()  # that number was somebody else's by then
-            poller = select.poll()
-            poller.register(gone, select.POLLIN)
-            return lambda seconds: bool(poller.poll(seconds * 1_000))
+            if os.getppid() == worker:  # else it is gone, and the number somebody else's by now
+                poller = select.poll()
+                poller.register(gone, select.POLLIN)
+                return lambda seconds: bool(poller.poll(seconds * 1_000))
 
     def look(seconds: float) -> bool:
         time.sleep(min(seconds, 0.1))

@@ -94,6 +94,7 @@ class ProcessExecutor(Executor):
             )
         if self._thread is not None or self._closing:
             raise ExecutorError("this process executor was started before; make a new one.")
+        _occupy_standard_descriptors()
         self._birth = _birth(run)
         self._leash = Leash()
         self._report = report
@@ -447,9 +448,8 @@ class ProcessExecutor(Executor):
             if not self._missing() or time.monotonic() < self._spawn_at:
                 return
         try:
-            child = Child(
-                self._birth, self._leash.reader
-            )  # without the lock: it takes some milliseconds
+            # Without the lock: it takes some milliseconds.
+            child = Child(self._birth, self._leash.reader)
         except OSError as error:
             with self._lock:
                 self._start_failed(f"{type(error).__name__}: {error}")
@@ -566,6 +566,14 @@ def _birth(run: RunCall) -> Birth:
     path = [folder if entry == "" else entry for entry in sys.path]
     first = pickle.dumps({"run": pickled, "main": _main_of_parent()})
     return Birth(first, path, folder, dict(os.environ))
+
+
+def _occupy_standard_descriptors() -> None:
+    """Let input, output and errors that were closed before be nothing instead: pipes of ours would get
+    their numbers, and jobs would print into them."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 - these three
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def _main_of_parent() -> dict[str, str]:
