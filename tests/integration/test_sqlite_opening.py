@@ -26,6 +26,7 @@ from gigq.storages.sqlite import SqliteStorage
 from gigq.storages.sqlite.location import Location, file_system, locate, refuse_network
 from gigq.storages.sqlite.schema import APPLICATION_ID, SUPPORTED
 from tests.integration.sqlite_kit import answer_of, job, python, somebody_elses_rights
+from tests.support import eventually
 
 
 @pytest.fixture
@@ -328,6 +329,24 @@ class TestAReplacedFile:
 
         with pytest.raises(StorageReplaced, match=how):
             storage.add([job()]) if call == "add" else storage.wait(5)
+
+    @pytest.mark.parametrize("how", ["deleted", "replaced"])
+    def test_is_soon_noticed_by_who_only_reads(self, path, how):
+        """A connection that is kept would go on to show what nobody else sees."""
+        storage = made(path)
+        storage.counts()
+        path.unlink()
+        if how == "replaced":
+            path.touch()
+
+        def is_refused():
+            try:
+                storage.counts()
+            except StorageReplaced as error:
+                return how in str(error)
+            return False
+
+        eventually(is_refused)
 
 
 class TestANetworkFileSystem:

@@ -7,8 +7,9 @@ how what happens in which order, and wakes whoever waits. What lies behind:
   may have had a hand in that;
 - `connection`, `gate`, `failures`: who may write when, and what goes wrong;
 - `jobs`, `reading`, `control`, `restore`: the submitter's side;
-- `claims`, `outcomes`, `branches`, `sessions`: the worker's side;
-- `wakeup`: waiting without polling hard; `maintenance`, `copying`: damage, room, backups;
+- `moments`, `outcomes`, `branches`, `claims`, `sessions`: the worker's side;
+- `wakeup`: waiting without polling hard; `copying`: backups;
+- `damage`: rows that no gigq wrote; `maintenance`: counters and room;
 - `surroundings`, `examination`: what is wrong around the file, and in it.
 """
 

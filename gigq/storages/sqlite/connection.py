@@ -46,6 +46,8 @@ T = TypeVar("T")
 _POOL = 8
 #: Rows of `counts` that one statement writes.
 _COUNTS_AT_ONCE = 100
+#: Seconds for which readers take the file for the one that was opened, without asking each time.
+_TRUSTED = 0.05
 #: Milliseconds by which two bounds of a wait may differ.
 _NEAR = 50
 #: Bytes that the write-ahead log keeps on disk after a large transaction.
@@ -179,6 +181,7 @@ class Database:
         self._members: list[_Member[Any]] = []
         self._led = False
         self._readers: list[Connection] = []
+        self._looked_at = 0.0
         self._closed = False
         self._forgotten = False
         self._functions: set[str] = set()
@@ -482,10 +485,13 @@ class Database:
     def _take_reader(self, timeout: float) -> Connection:
         if self._closed:
             raise closed(self.location)
+        now = time.monotonic()
+        if not self._readers or now - self._looked_at > _TRUSTED:
+            self.refuse_changed()
+            self._looked_at = now
         with self._mutex:
             if self._readers:
                 return self._readers.pop()
-        refuse_replaced(self.location, self.opened)
         return connect_to_read(self.location, timeout)
 
     def _keep_reader(self, connection: Connection) -> None:

@@ -96,11 +96,20 @@ def _blob(value: Any) -> None:
         raise Damaged
 
 
-def _texts(value: Any) -> None:
-    _text(value)
-    found = json.loads(value)
+def texts(found: object) -> list[str]:
+    """A list of texts, as JSON gave it.
+
+    Raises:
+        Damaged: It is none.
+    """
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise Damaged
+    return found
+
+
+def _texts(value: Any) -> None:
+    _text(value)
+    texts(json.loads(value))
 
 
 def _error(value: Any) -> None:

@@ -25,6 +25,10 @@ NETWORK = frozenset(
 )  # fmt: skip
 
 
+#: The files of a queue, as they are called after the database itself.
+SUFFIXES = ("", "-wal", "-shm", "-journal", "-gate")
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """A database file and how it is to be used.

@@ -1,4 +1,4 @@
-"""Looking after the file: damage, copies, room, and facts for `gigq doctor`."""
+"""Looking after the file: whether all in it agrees, how much room it takes, and facts about it."""
 
 # ruff: noqa: S608 - statements are put together from this package's own constants; values are bound
 

@@ -1,5 +1,6 @@
-# ruff: noqa: S608 - statements are put together from this package's own constants; values are bound
 """What a turn must know when it begins, in one statement."""
+
+# ruff: noqa: S608 - statements are put together from this package's own constants; values are bound
 
 from __future__ import annotations
 

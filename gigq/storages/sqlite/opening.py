@@ -13,7 +13,7 @@ from gigq.errors import ForeignDatabase, NotInitialized, SchemaTooNew, SchemaToo
 from gigq.storages.sqlite.connection import connect, connect_to_read
 from gigq.storages.sqlite.failures import not_a_database, translated
 from gigq.storages.sqlite.gate import Gate
-from gigq.storages.sqlite.location import create_file, refuse_network
+from gigq.storages.sqlite.location import SUFFIXES, create_file, refuse_network
 from gigq.storages.sqlite.schema import APPLICATION_ID, SUPPORTED, migrate
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def erase(location: Location, timeout: float) -> None:
         found_version(location, timeout)
         with translated(location):
             # The file itself first: without it, the others are nobody's.
-            for suffix in ("", "-wal", "-shm", "-journal", "-gate"):
+            for suffix in SUFFIXES:
                 Path(location.real + suffix).unlink(missing_ok=True)
 
 

@@ -203,10 +203,7 @@ def _record(tx: Tx, row: Sequence[Any]) -> tuple[int, JobRecord]:
 
 
 def _texts(value: str | None) -> list[str]:
-    found: list[str] = json.loads(value) if value else []
-    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise damage.Damaged
-    return found
+    return damage.texts(json.loads(value)) if value else []
 
 
 def _listed(value: str | list[str] | None) -> list[str]:

@@ -26,6 +26,17 @@ if TYPE_CHECKING:
     from gigq.liveness import Death, Watch
     from gigq.storages.sqlite.connection import Tx
 
+#: What is assumed of a worker whose row cannot be read, and what no row of gigq's goes beyond.
+_A_LEASE = 30_000_000
+_LONGEST_LEASE = 10 * 366 * 86_400 * 1_000_000
+_MOST_SLOTS = 1_000_000
+#: Types of what a session's row says of its worker.
+_KINDS: dict[str, Any] = {
+    "worker_id": str, "lease_us": int, "slots": int, "takes": Takes, "executor": str, "version": str,
+    "host": str, "boot_id": str | None, "pid_namespace": str | None, "pid": int,
+    "pid_started": int | None,
+}  # fmt: skip
+
 
 def join(tx: Tx, worker: WorkerInfo) -> Session:
     """Begin a session; its id is random, its key never used before."""
@@ -113,7 +124,7 @@ def _worker(text: str) -> WorkerInfo:
     """Who joined; nobody's neighbour where that cannot be read, so that its lease alone decides."""
     try:
         return _read_worker(text)
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (damage.Damaged, ValueError, TypeError, LookupError, RecursionError):
         return WorkerInfo("(unreadable)", lease_us=_A_LEASE)
 
 
@@ -122,9 +133,9 @@ def _read_worker(text: str) -> WorkerInfo:
     takes = fields["takes"]
     allow = takes["allow"]
     fields["takes"] = Takes(
-        _texts(takes["queues"]),
-        _texts(takes["serializers"]),
-        None if allow is None else _texts(allow),
+        tuple(damage.texts(takes["queues"])),
+        tuple(damage.texts(takes["serializers"])),
+        None if allow is None else tuple(damage.texts(allow)),
     )
     worker = WorkerInfo(**fields)
     for name, value in fields.items():
@@ -133,19 +144,3 @@ def _read_worker(text: str) -> WorkerInfo:
     if not 0 < worker.lease_us <= _LONGEST_LEASE or not 0 < worker.slots <= _MOST_SLOTS:
         raise ValueError
     return worker
-
-
-def _texts(value: list[str]) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise TypeError
-    return tuple(value)
-
-
-_A_LEASE = 30_000_000
-_LONGEST_LEASE = 10 * 366 * 86_400 * 1_000_000
-_MOST_SLOTS = 1_000_000
-_KINDS: dict[str, Any] = {
-    "worker_id": str, "lease_us": int, "slots": int, "takes": Takes, "executor": str, "version": str,
-    "host": str, "boot_id": str | None, "pid_namespace": str | None, "pid": int,
-    "pid_started": int | None,
-}  # fmt: skip

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gigq.errors import StorageUnavailable
+from gigq.storages.sqlite.location import SUFFIXES
 from gigq.text import shown
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from gigq.storages.sqlite.location import Location
 
 logger = logging.getLogger(__name__)
-_SUFFIXES = ("", "-wal", "-shm", "-journal", "-gate")
 EVERYBODY = "everybody"
 _warned: set[str] = set()
 _warning = threading.Lock()
@@ -41,7 +41,7 @@ def refuse_strangers(location: Location) -> None:
         return
     written = Path(location.path)
     _refuse_a_strangers(location, written, only_links=True)
-    for suffix in _SUFFIXES:
+    for suffix in SUFFIXES:
         _refuse_a_strangers(location, Path(location.real + suffix), only_links=False)
 
 
