@@ -1039,10 +1039,6 @@ class Storage(ABC):
         `TURN_BYTES`, at least one; ask again for the rest. Runs that the session no longer owns are
         left out."""
 
-    def release(self, session: Session, runs: Sequence[Run]) -> None:
-        """Hand back claims that were never started."""
-        self.turn(session, [HandedBack(run) for run in runs])
-
     @abstractmethod
     def recover(self) -> list[Lost]:
         """Declare dead sessions dead, release their jobs, and keep the retention. Every worker calls

@@ -35,7 +35,7 @@ from tests.interrupting import interrupt_at
 from tests.simulation.engine import Dead
 
 #: Every contract method that a program calls. `nudge` is not here: it has no answer and reaches no
-#: storage. `release` is what a turn does.
+#: storage.
 CALLS = (
     "initialize", "open", "version", "add", "get", "statuses", "find", "history", "counts", "cancel",
     "requeue", "clear", "pause", "resume", "paused", "set_retention", "retention", "join", "leave",

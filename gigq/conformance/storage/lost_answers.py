@@ -225,14 +225,14 @@ class LostAnswerCases(StorageCases):
         assert one(storage, "a").attempts == 1
 
     @promise("P9")
-    def test_a_repeated_release_takes_nothing_from_others(self, storage: Storage) -> None:
+    def test_a_claim_handed_back_twice_takes_nothing_from_others(self, storage: Storage) -> None:
         """P9: the job may be somebody else's by then."""
         storage.add([job("a")])
         hand, other = Hand(storage), Hand(storage, "other")
         (claim,) = hand.claim(0, ahead=1)
-        storage.release(hand.session, [claim.run])
+        hand.turn(HandedBack(claim.run))
         taken = other.claim_one()
-        storage.release(hand.session, [claim.run])
+        hand.turn(HandedBack(claim.run))
 
         assert one(storage, "a").worker == "other"
         assert hand.turn(HandedBack(claim.run), holding=[claim.run]).claims == ()

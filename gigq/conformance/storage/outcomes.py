@@ -175,7 +175,7 @@ class OutcomeCases(StorageCases):
         storage.add([job("a", max_attempts=1)])
         hand = Hand(storage)
         (claim,) = hand.claim(0, ahead=1)
-        storage.release(hand.session, [claim.run])
+        hand.turn(HandedBack(claim.run))
 
         record = one(storage, "a")
         assert (record.status, record.phase, record.attempts) == ("pending", Phase.READY, 0)

@@ -8,7 +8,7 @@ from gigq.clock import ManualClock
 from gigq.conformance.kit import promise
 from gigq.conformance.making import Hand, job, one, status, us
 from gigq.conformance.storage.base import StorageCases
-from gigq.contracts.storage import JobStatus, Phase, Storage
+from gigq.contracts.storage import HandedBack, JobStatus, Phase, Storage
 
 DAY = 86_400
 
@@ -192,7 +192,7 @@ class ExpiryCases(StorageCases):
         started_us = one(storage, "a").started_us
         clock.advance(5)
         (claim,) = hand.claim(0, ahead=1)
-        storage.release(hand.session, [claim.run])
+        hand.turn(HandedBack(claim.run))
         assert one(storage, "a").started_us == started_us
         clock.advance(6)
 
@@ -205,7 +205,7 @@ class ExpiryCases(StorageCases):
         storage.add([job("a", expires_in_us=us(10))])
         hand = Hand(storage)
         (claim,) = hand.claim(0, ahead=1)
-        storage.release(hand.session, [claim.run])
+        hand.turn(HandedBack(claim.run))
         clock.advance(11)
 
         assert hand.claim() == []
