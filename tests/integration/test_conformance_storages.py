@@ -81,10 +81,6 @@ MUTANTS = {
     "HandsOutEverything": ("P10", "test_takes_only_serializers_that_it_accepts"),
     "Spins": ("", "test_wait_does_not_spin"),
 }
-LIFE = {
-    "CountsPages", "DelaysByTheCalendar", "HandsOutEverything", "Spins", "ForgetsSessions",
-    "BuriesTheLiving", "StoresOneByOne", "ForgetsRunNumbers",
-}  # fmt: skip
 LIFE = "test_the_life_of_jobs_is_that_of_the_model"
 
 

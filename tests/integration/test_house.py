@@ -27,8 +27,8 @@ from gigq.contracts.storage import Capability
 
 ROOT = Path(__file__).parents[2]
 VERBS = [
-    "demo", "test", "faults", "guards", "simulate", "audit", "fuzz", "lint", "types", "imports", "docs",
-    "bench", "build", "changelog", "clean",
+    "demo", "test", "faults", "guards", "simulate", "audit", "fuzz", "defects", "lint", "types", "imports",
+    "docs", "bench", "build", "changelog", "clean",
 ]  # fmt: skip
 DOCUMENTS = [
     *ROOT.glob("*.md"),

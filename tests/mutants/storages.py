@@ -56,11 +56,11 @@ class ForgetsSessions(Mutant):
     shows_in_lives = False
 
     def turn(self, session, outcomes: Sequence[Outcome] = (), *others, **more) -> Turn:
-        jobs = self._opened()
-        for each in outcomes:
-            row = jobs.rows.get(each.run.job_id)
-            if row is not None and row.owner is not None and session.id in jobs.owned:
-                jobs.own(row, session.id)
+        with self._step() as (jobs, _now):
+            for each in outcomes:
+                row = jobs.rows.get(each.run.job_id)
+                if row is not None and row.owner is not None and session.id in jobs.owned:
+                    jobs.own(row, session.id)
         return super().turn(session, outcomes, *others, **more)
 
 
