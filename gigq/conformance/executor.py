@@ -428,6 +428,60 @@ class ExecutorConformance(Conformance):
             assert watched.result(call).ending in allowed
         assert max(_ran(tmp_path).values()) == 1
 
+    # --- the lease ---
+
+    @requires("can_kill")
+    @promise("P5")
+    def test_ends_what_runs_when_the_lease_is_over(self, start: Callable[..., Watched]) -> None:
+        """Without a word to `stop`, and whatever the run does about it; it is reported as stopped.
+        Under the next lease the executor goes on. (That it holds for a worker that was stopped itself
+        is beyond a suite that runs in the worker's place.)"""
+        watched = start(slots=1)
+        call, after = make_call("job", "deaf", 60), make_call("after", "echo", 1)
+        watched.submit(call)
+        watched.starts(call)
+
+        watched.executor.leash(_moment(0.3))
+
+        assert watched.result(call).ending is Ending.STOPPED
+        watched.executor.leash(_moment(3_600))
+        watched.submit(after)
+        assert _value(watched.result(after)) == 1
+
+    @promise("P5")
+    def test_begins_nothing_when_the_lease_is_over(
+        self, start: Callable[..., Watched], tmp_path: Path
+    ) -> None:
+        """What lies ready then never runs, and is reported as stopped."""
+        watched = start(slots=1)
+        first, second = _gate("first", tmp_path), make_call("second", "note", str(tmp_path))
+        watched.submit(first, second)
+        watched.starts(first)
+
+        watched.executor.leash(_moment(0))
+        _open(tmp_path)
+
+        assert watched.result(second).ending is Ending.STOPPED
+        assert watched.result(first).ended
+        assert _ran(tmp_path) == {"first": 1}
+
+    @promise("P5")
+    @pytest.mark.parametrize("later", [3_600, None])
+    def test_lets_a_run_go_on_when_a_later_moment_is_named_in_time(
+        self, start: Callable[..., Watched], later: float | None
+    ) -> None:
+        """Each renewal of the lease names one; None means that there is no lease to keep."""
+        watched = start(slots=1)
+        call = make_call("job", "sleep", 1.2)
+        watched.executor.leash(_moment(3_600))
+        watched.submit(call)
+        watched.starts(call)
+
+        watched.executor.leash(_moment(0.8))
+        watched.executor.leash(None if later is None else _moment(later))
+
+        assert watched.result(call).ending is Ending.COMPLETED
+
     # --- timeouts ---
 
     @promise("P5")
@@ -724,6 +778,11 @@ def _value(report: Report) -> Any:
     assert report.ending is Ending.COMPLETED, report
     assert report.result is not None
     return json.loads(report.result.data)
+
+
+def _moment(seconds: float) -> int:
+    """So many seconds from now, in microseconds of the monotonic clock."""
+    return (time.monotonic_ns() + round(seconds * 1e9)) // 1_000
 
 
 def _gate(name: str, folder: Path) -> Call:

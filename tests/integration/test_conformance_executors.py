@@ -31,6 +31,7 @@ MUTANTS = {
     "TimeoutSuite": "test_keeps_the_timeout",
     "WithdrawSuite": "test_withdraws_what_has_not_started",
     "CrashSuite": "test_a_death_fails_its_own_call_alone",
+    "LeaseSuite": "test_ends_what_runs_when_the_lease_is_over",
     "ClockSuite": "test_counts_the_timeout_from_the_start_of_the_call",
 }
 

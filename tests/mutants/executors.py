@@ -71,6 +71,13 @@ class CountsFromSubmission(ThreadExecutor):
             super().submit([replace(call, timeout_us=limit)])
 
 
+class ForgetsTheLease(ProcessExecutor):
+    """Lets its processes go on, as if nobody else could have the jobs."""
+
+    def leash(self, until_us: int | None) -> None:
+        pass
+
+
 class _Impatient(ExecutorConformance):
     patience = 8.0  # what a broken executor forgets never happens
 
@@ -93,6 +100,11 @@ class WithdrawSuite(_Impatient):
 class CrashSuite(_Impatient):
     def make_executor(self) -> Executor:
         return RunsAgainAfterACrash()
+
+
+class LeaseSuite(_Impatient):
+    def make_executor(self) -> Executor:
+        return ForgetsTheLease()
 
 
 class ClockSuite(_Impatient):

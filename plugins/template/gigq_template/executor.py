@@ -2,16 +2,18 @@
 
 Each slot is a thread here and a process beside it. The thread takes a call, sends it through a pipe,
 and waits for two messages: that the run begins, and how it ended. If the pipe closes instead, the
-process is gone: killed by `stop` or for its timeout, or by what the job did. gigq's own `process`
-executor does the same faster; this one is for reading.
+process is gone: killed by `stop` or for its timeout, by what the job did, or by itself because the lease
+was over (`_Lease`). gigq's own `process` executor does the same faster; this one is for reading.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from multiprocessing.connection import Connection
@@ -34,6 +36,32 @@ from gigq.errors import ExecutorError
 BEGAN = "began"
 #: Spawned, never forked: a fork copies locks that other threads hold.
 _SPAWN = multiprocessing.get_context("spawn")
+_LOOK_SECONDS = 0.05
+
+
+class _Lease:
+    """Until when runs may go on, in a word of memory that all processes of the executor see.
+
+    A worker that is stopped (SIGSTOP) can end nothing, so that each process looks for itself. A job that
+    never lets go of its interpreter's lock keeps it from looking: gigq's own executor has a process
+    beside them for that.
+    """
+
+    def __init__(self) -> None:
+        self._until_us = _SPAWN.RawValue("Q", 0)  # 0: there is no lease to keep
+
+    def hold(self, until_us: int | None) -> None:
+        self._until_us.value = until_us or 0
+
+    def is_over(self) -> bool:
+        until_us: int = self._until_us.value
+        return until_us != 0 and time.monotonic_ns() // 1_000 >= until_us
+
+    def end_with_it(self) -> None:
+        """In a process that runs calls: watch, and end when it is over."""
+        while not self.is_over():
+            time.sleep(_LOOK_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class SoloExecutor(Executor):
@@ -48,6 +76,7 @@ class SoloExecutor(Executor):
         self._waiting: deque[Call] = deque()
         self._slots: list[_Slot] = []
         self._closing = False
+        self.lease = _Lease()
 
     def start(self, slots: int, run: RunCall, report: OnReport) -> None:
         if self._slots or self._closing:
@@ -88,6 +117,9 @@ class SoloExecutor(Executor):
             self._report(stopped_report(call, reason), 0)
         for slot in self._slots:
             slot.stop(run, reason)
+
+    def leash(self, until_us: int | None) -> None:
+        self.lease.hold(until_us)
 
     def close(self, grace: float) -> list[Run]:
         with self._changed:
@@ -185,13 +217,20 @@ class _Slot:
         return report
 
     def _ready_pipe(self) -> Connection:
-        """The pipe to a living process; a new one where none lives or a stop was asked meanwhile."""
+        """The pipe to a living process; a new one where none lives.
+
+        Raises:
+            EOFError: The call is not to begin: a stop was asked meanwhile, or the lease is over.
+        """
         with self._lock:
+            if self._reason is None and self._executor.lease.is_over():
+                self._reason = StopReason.LOST
             if self._reason is not None:
                 raise EOFError
             if self._pipe is None or self._process is None or not self._process.is_alive():
                 self._pipe, theirs = _SPAWN.Pipe()
-                self._process = _SPAWN.Process(target=_serve, args=(theirs, self._run), daemon=True)
+                parts = (theirs, self._run, self._executor.lease)
+                self._process = _SPAWN.Process(target=_serve, args=parts, daemon=True)
                 self._process.start()
                 theirs.close()
             return self._pipe
@@ -200,6 +239,8 @@ class _Slot:
         process = self._process
         if process is not None:
             process.join()
+        if self._reason is None and self._executor.lease.is_over():
+            self._reason = StopReason.LOST
         if self._reason is not None:
             return stopped_report(call, self._reason)
         code = process.exitcode if process is not None and process.exitcode is not None else 0
@@ -210,9 +251,10 @@ class _Slot:
         return Report(call.run, Ending.CRASHED, error=error, exit_code=exit_code, signal=name)
 
 
-def _serve(pipe: Connection, run: RunCall) -> None:
+def _serve(pipe: Connection, run: RunCall, lease: _Lease) -> None:
     """The other side: run one call after another, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, who decides
+    threading.Thread(target=lease.end_with_it, daemon=True).start()
     while True:
         try:
             call = pipe.recv()
