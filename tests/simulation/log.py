@@ -1,7 +1,7 @@
 """The independent log of one history: what simulated jobs really did, and what callers were told.
 
 It is a list of plain dicts, in the order in which things happened. Whoever judges it needs nothing of
-gigq: `judge.py` reads this log and the final rows alone.
+gigq: the judge reads this log and the final rows alone.
 
 Every entry has `at_us` (virtual monotonic microseconds, never going back), `kind`, and `who` (the name
 of a simulated process, such as `worker-2.1`: the second worker's first life).
