@@ -142,7 +142,7 @@ def check_allowed(function: Callable[..., Any], ref: str, allow: Sequence[str] |
     where = ref.rpartition(":")[0]
     if ref in allow:
         return
-    if _is_plain_function(function) and _defined_in(function, where) and is_named_by(ref, allow):
+    if _is_plain_function(function) and _is_of(where, function) and is_named_by(ref, allow):
         return
     raise _not_allowed(ref, allow)
 
@@ -428,6 +428,11 @@ def _what_it_did(error: BaseException) -> str:
         return f"raised {type(error).__name__}: {error}"
     except Exception:  # its __str__ can raise as well
         return f"raised {shown(error)}"
+
+
+def _is_of(where: str, function: Callable[..., Any]) -> bool:
+    """Whether a module defines a function, and what a decorator put it around."""
+    return _defined_in(function, where) and _defined_in(inspect.unwrap(function), where)
 
 
 def _defined_in(function: Callable[..., Any], where: str) -> bool:

@@ -50,6 +50,16 @@ JOBS = """
     send_eval = eval
     send_exec = exec
     send_lambda = lambda **given: "lambda"
+
+    class _Around:
+        def __init__(self, wrapped):
+            self.__wrapped__ = wrapped
+        def __call__(self, **given):
+            return "around"
+
+    send_around = _Around(system)
+    send_around_method = _Around([].append)
+    send_around_mine = _Around(send_letter)
 """
 HELPER = """
     def helper(**given):
@@ -91,7 +101,8 @@ REFUSED = [
     "shady_jobs:os.system", "shady_jobs.os:system", "shady_jobs:subprocess", "shady_jobs:helper",
     "shady_jobs:send_helper", "shady_jobs:send_Class", "shady_jobs:send_Class.method",
     "shady_jobs:send_Class.static", "shady_jobs:send_bound", "shady_jobs:send_instance",
-    "shady_jobs:send_partial", "shady_jobs:send_eval", "shady_jobs:send_exec",
+    "shady_jobs:send_partial", "shady_jobs:send_eval", "shady_jobs:send_exec", "shady_jobs:send_around",
+    "shady_jobs:send_around_method",
     "shady_jobs:__builtins__", "shady_jobs:__loader__", "shady_jobs:__spec__", "shady_jobs:__doc__",
     "shady_jobs:__dict__", "shady_jobs:__class__", "shady_jobs:__init__", "shady_jobs:__getattribute__",
     "shady_jobs:__reduce__", "shady_jobs:send_letter.__globals__", "shady_jobs:send_letter.__call__",
@@ -131,6 +142,7 @@ class TestAllow:
         assert attempt("shady_jobs:other", ["shady_jobs:send_*"]).ending is Ending.GAVE_UP
         assert attempt("shady_jobs:helper", ["shady_jobs:helper"]).ending is Ending.COMPLETED
         assert attempt("shady_jobs:send_lambda", ["shady_jobs"]).ending is Ending.COMPLETED
+        assert attempt("shady_jobs:send_around_mine", ["shady_jobs"]).ending is Ending.COMPLETED
 
     def test_of_nothing_allows_nothing(self, modules):
         """An empty list is not "any"."""
@@ -171,6 +183,7 @@ class TestAllow:
         assert report.error.type.endswith("FunctionNotAllowed")
         assert not mark.exists()
         assert not Takes(allow=(pattern,)).allows(f"{script}:send_x")
+        assert not Takes(allow=(pattern,)).allows("C:\\jobs\\evil:send_x")
 
     @pytest.mark.parametrize(
         ("pattern", "fits"), [("*:send_x", False), ("*:*", False), ("?value>:send_x", False),

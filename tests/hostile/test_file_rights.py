@@ -75,6 +75,7 @@ class TestANewFile:
             for each in (*made, waiting, waiting.parent):
                 if each.exists():
                     assert mode(each) & 0o077 == 0, each
+            assert mode(path) == 0o600
         return len(made)
 
     @pytest.mark.parametrize("mask", [0o000, 0o022])

@@ -135,6 +135,14 @@ class TestSafeSerializers:
         """P10: tags with any content, nested in any way: closed types, no class, no import."""
         fuzz(json_values, lambda value: read("json", json.dumps(value).encode()))
 
+    @pytest.mark.parametrize(
+        "forged", [{"$tuple": "ab"}, {"$set": {"a": 1}}, {"$dict": "ab"}, {"$timedelta": "123"}]
+    )  # fmt: skip
+    def test_refuse_tags_of_what_was_never_written(self, forged):
+        """The content of a tag is of the one type that the writer gives it."""
+        with pytest.raises(SerializationError, match="as gigq writes it"):
+            plugins.serializer("json").loads(json.dumps(forged).encode())
+
     def test_read_forged_extensions_of_msgpack(self, fuzz):
         """P10: extension types of any code and content."""
         fuzz(msgpack_values, lambda value: read("msgpack", msgpack.packb(value)))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gigq import plugins
 from tests.hostile import audit
-from tests.hostile.coverage_guided import TARGETS
+from tests.hostile.coverage_guided import TARGETS, seeds
 
 ROOT = Path(__file__).parents[2]
 OURS = [
@@ -109,6 +110,17 @@ class TestAudit:
 
 
 class TestCoverageGuidedFuzzing:
+    @pytest.mark.parametrize("name", TARGETS)
+    def test_starts_from_what_gigq_writes(self, name):
+        """No coverage shows the way through a parser in C, to what lies behind it."""
+        found = seeds(name)
+
+        assert found
+        for seed in found:
+            TARGETS[name](seed)
+            if name in ("json", "msgpack"):
+                plugins.serializer(name).loads(seed)
+
     @pytest.mark.parametrize("name", TARGETS)
     def test_targets_raise_nothing_by_themselves(self, name):
         """What atheris is given to start from: an exception of one would be a finding."""
