@@ -534,8 +534,8 @@ _FILES = (
         "sqlite-replaced-file",
         "a file that was replaced",
         "storages/sqlite/connection.py",
-        "        refuse_replaced(self.location, self.opened)\n        if self._writer",
-        "        if self._writer",
+        "        refuse_replaced(self.location, self.opened)\n        if time",
+        "        if time",
         (f"{_OPENING}::TestAReplacedFile::test_is_an_error_and_not_silence",),
     ),
     Guard(

@@ -256,8 +256,7 @@ def _candidates(tx: Tx, found: str) -> list[Candidate]:
         damage.Damaged: Of one of them.
     """
     rows = json.loads(found)
-    for row in rows:
-        damage.refuse_misfits(row, _KINDS)
+    damage.refuse_misfits(rows, _KINDS)
     if damage.REPLACED in found:
         damage.refuse_unreadable(tx, [row[0] for row in rows])
     return [Candidate._make(row) for row in rows]

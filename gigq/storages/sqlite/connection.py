@@ -46,7 +46,8 @@ T = TypeVar("T")
 _POOL = 8
 #: Rows of `counts` that one statement writes.
 _COUNTS_AT_ONCE = 100
-#: Seconds for which readers take the file for the one that was opened, without asking each time.
+#: Seconds for which a reader takes the file, and a writer the log, for the one that was opened, as those
+#: do who wait: whatever was asked before, somebody could take it away the moment after.
 _TRUSTED = 0.05
 #: Milliseconds by which two bounds of a wait may differ.
 _NEAR = 50
@@ -368,11 +369,14 @@ class Database:
         """Raise when the path no longer leads to what this process has open.
 
         Raises:
-            StorageReplaced: The file, or the log that this process writes, was deleted or replaced.
+            StorageReplaced: The file was deleted or replaced; or, more than `_TRUSTED` seconds ago, the log
+                that this process writes.
         """
         refuse_replaced(self.location, self.opened)
-        if self._writer is not None:
-            refuse_lost_log(self.location, self._side_files)
+        if time.monotonic() - self._looked_at > _TRUSTED:
+            if self._writer is not None:
+                refuse_lost_log(self.location, self._side_files)
+            self._looked_at = time.monotonic()
 
     def _open_writer(self) -> sqlite3.Connection:
         if self._closed:
@@ -485,10 +489,8 @@ class Database:
     def _take_reader(self, timeout: float) -> Connection:
         if self._closed:
             raise closed(self.location)
-        now = time.monotonic()
-        if not self._readers or now - self._looked_at > _TRUSTED:
+        if not self._readers or time.monotonic() - self._looked_at > _TRUSTED:
             self.refuse_changed()
-            self._looked_at = now
         with self._mutex:
             if self._readers:
                 return self._readers.pop()

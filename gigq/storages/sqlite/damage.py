@@ -481,11 +481,13 @@ def _fits(kinds: tuple[type, ...], expected: tuple[tuple[type, ...], ...]) -> bo
     return all(kind in allowed for kind, allowed in zip(kinds, expected, strict=False))
 
 
-def refuse_misfits(row: Sequence[Any], expected: tuple[tuple[type, ...], ...]) -> None:
-    """Raise unless each value of a row that JSON gave is of a type that its column may have.
+def refuse_misfits(rows: Sequence[Sequence[Any]], expected: tuple[tuple[type, ...], ...]) -> None:
+    """Raise unless each value of these rows, as JSON gave them, is of a type that its column may have.
 
     Raises:
-        Damaged: It is not.
+        Damaged: One is not.
     """
-    if not _fits(tuple(map(type, row)), expected):
-        raise Damaged
+    # Most rows are alike: one look for each kind of row, and not for each row.
+    for kinds in {tuple(map(type, row)) for row in rows}:
+        if not _fits(kinds, expected):
+            raise Damaged

@@ -153,7 +153,7 @@ def _whole(tx: Tx, seq: int, record: JobRecord) -> JobRecord:
 
 
 def _record(tx: Tx, row: Sequence[Any]) -> tuple[int, JobRecord]:
-    damage.refuse_misfits(row, _KINDS)
+    damage.refuse_misfits([row], _KINDS)
     job = dict(zip(_PLAIN, row, strict=False))
     params_size, result_size, params, result, waiting, awaited = row[len(_PLAIN) :]
     state = State(job["state"])
