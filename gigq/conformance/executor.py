@@ -472,12 +472,12 @@ class ExecutorConformance(Conformance):
     ) -> None:
         """Each renewal of the lease names one; None means that there is no lease to keep."""
         watched = start(slots=1)
-        call = make_call("job", "sleep", 1.2)
-        watched.executor.leash(_moment(3_600))
+        call = make_call("job", "sleep", 2.0)
         watched.submit(call)
         watched.starts(call)
 
-        watched.executor.leash(_moment(0.8))
+        watched.executor.leash(_moment(1.5))
+        time.sleep(0.2)  # what watches has looked by then
         watched.executor.leash(None if later is None else _moment(later))
 
         assert watched.result(call).ending is Ending.COMPLETED

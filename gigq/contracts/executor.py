@@ -193,8 +193,8 @@ OnReport = Callable[[Report, int], None]
 class Executor(ABC):
     """Where calls run.
 
-    One `start`, any number of `submit`, `withdraw` and `leash`, one `close`, all from one thread; `running`,
-    `stop` and `stuck` come from any, also at the same time. So do reports.
+    One `start`, any number of `submit`, `withdraw` and `leash`, one `close`, all from one thread;
+    `running`, `stop` and `stuck` come from any, also at the same time. So do reports.
     Every submitted call gets exactly one report with `ended=True` (after at most one with False),
     unless `withdraw` took it back. A call runs at most once, whatever dies.
     """
@@ -242,7 +242,8 @@ class Executor(ABC):
 
     def leash(self, until_us: int | None) -> None:
         """Nothing may run past this moment of the monotonic clock, unless a later one is named in
-        time: others may then have the jobs (P5). None: there is nothing to keep for now.
+        time (moments only ever move on): others may then have the jobs (P5). None: there is nothing
+        to keep for now.
 
         Named at each renewal of the lease, so it must be cheap. At the moment itself the worker stops
         its runs, if it can; it may also be stopped itself (SIGSTOP). What runs in its own process

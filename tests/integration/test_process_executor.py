@@ -25,6 +25,7 @@ from gigq.contracts.storage import Run
 from gigq.errors import ExecutorError
 from gigq.execution import RunSettings, run_call
 from gigq.executors.process import ProcessExecutor, pool
+from gigq.executors.process.leash import Leash
 from gigq.executors.process.marker import Marker, make_marker_file
 from gigq.executors.process.spawn import crash_report
 from gigq.executors.process.wire import BadFrame, Inbox, pack, unpack
@@ -55,6 +56,11 @@ def trial(make_trial):
 def value(report):
     assert report.ending is Ending.COMPLETED, report
     return json.loads(report.result.data)
+
+
+def soon(seconds: float) -> int:
+    """The moment on the clock of a leash."""
+    return (time.monotonic_ns() + round(seconds * 1e9)) // 1_000
 
 
 def is_alive(pid: int) -> bool:
@@ -507,10 +513,11 @@ class TestTheExecutor:
         descriptors = len(list(Path("/proc/self/fd").iterdir()))
         executor = ProcessExecutor()
         trial = Trial(executor, slots=2)
+        executor.leash(soon(3_600))
         for call in [trial.call("echo") for _ in range(10)]:
             trial.result(call)
         trial.result(trial.call("closes_every_descriptor"))
-        pids = [child.pid for child in executor._children]
+        pids = [executor._leash._guard.pid, *(child.pid for child in executor._children)]
 
         executor.close(5)
 
@@ -519,6 +526,20 @@ class TestTheExecutor:
         assert (
             len(list(Path("/proc/self/fd").iterdir())) <= descriptors
         )  # others may let go of theirs
+
+    def test_needs_neither_memory_nor_processes_by_descriptor(self, monkeypatch, make_trial):
+        """As on macOS, and on Linux before 5.3: the same promises, by a file and by looking."""
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+        monkeypatch.delattr(os, "pidfd_open", raising=False)
+        trial = make_trial(slots=2)
+
+        assert value(trial.result(trial.call("echo", value=1))) == 1
+        assert trial.result(trial.call("closes_every_descriptor")).ending is Ending.CRASHED
+        assert trial.result(trial.call("blocks", 0.2, seconds=60)).ending is Ending.TIMED_OUT
+        long = trial.call("blocks", seconds=60)
+        trial.starts(long)
+        trial.executor.leash(soon(0.2))
+        assert trial.result(long).ending is Ending.STOPPED
 
     def test_is_refused_where_pipes_cannot_be_polled(self, monkeypatch):
         """The error says what to use instead."""
@@ -530,6 +551,21 @@ class TestTheExecutor:
 
 def _without_gigq(birth):
     return replace(birth, path=["/nowhere"], environment={**os.environ, "PYTHONPATH": ""})
+
+
+class TestTheLeash:
+    def test_needs_a_word_for_each_child_that_lives(self):
+        """However many have come and gone."""
+        leash = Leash()
+        for first in range(1, 1_000, 10):
+            groups = range(first, first + 10)
+            for group in groups:
+                leash.tie(group)
+            for group in reversed(groups):
+                leash.untie(group)
+
+        assert os.fstat(leash.reader).st_size == (2 + 10) * 8
+        leash.close()
 
 
 class TestTheMarker:
