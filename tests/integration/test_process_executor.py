@@ -123,6 +123,18 @@ class TestAChild:
 
         assert value(trial.result(trial.call("looks_around")))["folder"] == str(Path.cwd())
 
+    def test_reports_although_its_first_folder_is_gone(self, make_trial, tmp_path, monkeypatch):
+        """A release that was replaced under a running worker: what ran is not taken for a crash."""
+        folder = tmp_path / "release"
+        folder.mkdir()
+        home = Path.cwd()
+        monkeypatch.chdir(folder)
+        trial = make_trial()
+        monkeypatch.chdir(home)
+        folder.rmdir()
+
+        assert value(trial.result(trial.call("echo", value=1))) == 1
+
     def test_has_a_session_of_its_own(self, trial):
         """Ctrl-C at the terminal reaches the worker alone."""
         seen = value(trial.result(trial.call("looks_around")))

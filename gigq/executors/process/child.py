@@ -147,6 +147,13 @@ class _Surroundings:
 
     def restore(self) -> bool:
         """Put back what the job changed; False when that cannot be done, and the process must end."""
+        try:
+            self._put_back()
+        except Exception:  # the first folder is gone, or a handler that the job left raises
+            return False
+        return not self._lost_a_stream()
+
+    def _put_back(self) -> None:
         if _settings() != self._settings:
             for put, value in zip(_PUTTERS, self._settings, strict=True):
                 put(value)
@@ -160,10 +167,9 @@ class _Surroundings:
             sys.path[:] = self._path
         _signal.alarm(0)  # ends `setitimer(ITIMER_REAL)` as well
         if list(map(_signal.getsignal, self._signals)) != self._handlers:
-            self._restore_signals()
-        return not self._lost_a_stream()
+            self._put_signals_back()
 
-    def _restore_signals(self) -> None:
+    def _put_signals_back(self) -> None:
         # The timers first: without the job's handlers their signals end the process.
         for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
             signal.setitimer(timer, 0)
