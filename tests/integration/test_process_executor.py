@@ -131,6 +131,8 @@ class TestAChild:
         monkeypatch.chdir(folder)
         trial = make_trial()
         monkeypatch.chdir(home)
+        trial.result(trial.call("echo"))
+
         folder.rmdir()
 
         assert value(trial.result(trial.call("echo", value=1))) == 1
