@@ -5,7 +5,7 @@ how what happens in which order, and wakes whoever waits. What lies behind:
 
 - `location`, `opening`, `schema`: where the file is, whose it is, what is in it; `strangers`: who else
   may have had a hand in that;
-- `connection`, `gate`, `failures`: who may write when, and what goes wrong;
+- `connection`, `gate`, `steps`, `failures`: who may write when, how, and what goes wrong;
 - `jobs`, `reading`, `control`, `restore`: the submitter's side;
 - `moments`, `outcomes`, `branches`, `claims`, `sessions`: the worker's side;
 - `wakeup`: waiting without polling hard; `copying`: backups;
@@ -80,7 +80,7 @@ from gigq.storages.sqlite import (
     surroundings,
     wakeup,
 )
-from gigq.storages.sqlite.connection import Database, Tx, acquire, closed, release
+from gigq.storages.sqlite.connection import Database, acquire, closed, release
 from gigq.storages.sqlite.location import locate
 from gigq.storages.sqlite.schema import (
     SUPPORTED,
@@ -89,6 +89,7 @@ from gigq.storages.sqlite.schema import (
     retention_from_json,
     retention_to_json,
 )
+from gigq.storages.sqlite.steps import Tx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -18,7 +18,7 @@ from gigq.storages.sqlite.schema import POLICY, STATUS, State, pending_state
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from gigq.storages.sqlite.connection import Tx
+    from gigq.storages.sqlite.steps import Tx
 
 _CANCEL, _HOLD, _RUN = (
     POLICY[ParentFailure.CANCEL],

@@ -28,16 +28,16 @@ from gigq.contracts.storage import (
 )
 from gigq.storages.sqlite import damage
 from gigq.storages.sqlite.branches import BadEnd, spread
-from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.moments import NEXT_DUE, NEXT_EXPIRY
 from gigq.storages.sqlite.outcomes import RunRow, apply, give_back
 from gigq.storages.sqlite.schema import PARAMS, PARAMS_SIZE, pending_state
+from gigq.storages.sqlite.steps import bindable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from gigq.storages.sqlite.connection import Tx
     from gigq.storages.sqlite.moments import Moment
+    from gigq.storages.sqlite.steps import Tx
 
 #: How many jobs whose time has come one statement moves.
 _BATCH = 1_000

@@ -8,8 +8,6 @@ Nothing here survives a fork: the child forgets what it inherited without closin
 (sqlite.org/howtocorrupt.html, 2.6).
 """
 
-# ruff: noqa: S608 - statements are put together from this package's own constants; values are bound
-
 from __future__ import annotations
 
 import os
@@ -18,12 +16,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from gigq.contracts.storage import JobStatus
 from gigq.errors import QueueClosed, StorageReadOnly
 from gigq.storages.sqlite.failures import busy, no_log, spoils, translate, translated
 from gigq.storages.sqlite.gate import Gate
@@ -38,14 +34,12 @@ from gigq.storages.sqlite.location import (
     sync_folder,
     vanished,
 )
-from gigq.storages.sqlite.schema import COUNTED, PULSE
+from gigq.storages.sqlite.steps import Tx, readable
 from gigq.storages.sqlite.wakeup import folder_of, leave_folder
 
 T = TypeVar("T")
 #: Reading connections that are kept for the next reader.
 _POOL = 8
-#: Rows of `counts` that one statement writes.
-_COUNTS_AT_ONCE = 100
 #: Seconds for which a reader takes the file, and a writer the log, for the one that was opened, as those
 #: do who wait: whatever was asked before, somebody could take it away the moment after.
 _TRUSTED = 0.05
@@ -55,90 +49,6 @@ _NEAR = 50
 _JOURNAL_LIMIT = 64 * 1024 * 1024
 #: Memory that the writer may keep pages in; taken only as the file needs it.
 _CACHE_KIB = 32 * 1024
-
-
-@dataclass(slots=True)
-class Tx:
-    """One step inside a transaction: its connection, one look at the clock, and what it changed.
-
-    Attributes:
-        wall, mono: Microseconds; the same for everything in the step.
-        moved: By how much each (queue, status) grew; written once, before the commit.
-        pulses: Something became claimable or ended: whoever waits is to be woken.
-        functions: Names of the Python functions that the connection knows already.
-    """
-
-    connection: sqlite3.Connection
-    wall: int
-    mono: int
-    moved: dict[tuple[str, int], int] = field(default_factory=dict)
-    pulses: bool = False
-    functions: set[str] = field(default_factory=set)
-
-    @property
-    def now(self) -> dict[str, Any]:
-        """The two times, as SQL parameters."""
-        return {"wall": self.wall, "mono": self.mono}
-
-    def run(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
-        return self.connection.execute(sql, parameters)
-
-    def one(self, sql: str, parameters: Any = ()) -> Any:
-        """The first row, or None."""
-        return self.connection.execute(sql, parameters).fetchone()
-
-    def value(self, sql: str, parameters: Any = ()) -> Any:
-        """The first column of the first row, which must exist."""
-        return self.connection.execute(sql, parameters).fetchone()[0]
-
-    def move(self, queue: str, old: JobStatus | None, new: JobStatus | None, n: int = 1) -> None:
-        """Count `n` jobs from one status to another; None is outside."""
-        if old is not None:
-            self.count(queue, COUNTED[old], -n)
-        if new is not None:
-            self.count(queue, COUNTED[new], n)
-
-    def count(self, queue: str, status: int, n: int) -> None:
-        """Let one of the `counts` grow by `n`."""
-        key = queue, status
-        self.moved[key] = self.moved.get(key, 0) + n
-
-    def write_counts(self) -> None:
-        """One statement for all that the step moved."""
-        if self.pulses:
-            self.count("", PULSE, 1)
-        changes = [(bindable(queue), status, n) for (queue, status), n in self.moved.items() if n]
-        for start in range(0, len(changes), _COUNTS_AT_ONCE):
-            part = changes[start : start + _COUNTS_AT_ONCE]
-            self.run(_counts_sql(len(part)), [value for change in part for value in change])
-
-
-@cache
-def _counts_sql(rows: int) -> str:
-    values = ", ".join(["(CAST(? AS TEXT), ?, ?)"] * rows)
-    return (
-        f"INSERT INTO counts VALUES {values} "
-        "ON CONFLICT (queue, status) DO UPDATE SET n = CAST(n + excluded.n AS INTEGER)"
-    )
-
-
-def bindable(text: str | None) -> str | bytes | None:
-    """Text as SQLite can be given it: one with lone surrogates goes as bytes and is cast back."""
-    if text is None or text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
-    return text
-
-
-def _readable(data: bytes) -> str:
-    """Text as it was stored; where it is none, because the file was damaged, what can be read of it."""
-    try:
-        return data.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        return data.decode("utf-8", "replace")
 
 
 @dataclass(slots=True, eq=False)
@@ -575,7 +485,7 @@ def connect(location: Location, mode: str, milliseconds: int = 5_000) -> Connect
         timeout=max(0, milliseconds) / 1000,
         cached_statements=256,
     )
-    connection.text_factory = _readable
+    connection.text_factory = readable
     # Whoever may write the file may put triggers and views into it; they call nothing of this process's
     # (sqlite.org/security.html, 1.2).
     connection.execute("PRAGMA trusted_schema = OFF")

@@ -12,16 +12,16 @@ from gigq.contracts.storage import MAX_IDS, Cleared, ErrorInfo, JobStatus
 from gigq.errors import DuplicateJob, ParentsRemoved
 from gigq.storages.sqlite.branches import BadEnd, bad_parents, cancel_for, recount
 from gigq.storages.sqlite.claims import end_pending
-from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.failures import refuse_standing_still
 from gigq.storages.sqlite.jobs import listed, seqs_of
 from gigq.storages.sqlite.reading import cursor_seq
 from gigq.storages.sqlite.schema import RUN_STATUS, STATUS, State, states_of
+from gigq.storages.sqlite.steps import bindable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from gigq.storages.sqlite.connection import Tx
+    from gigq.storages.sqlite.steps import Tx
 
 # --- cancel ---------------------------------------------------------------------------------------
 

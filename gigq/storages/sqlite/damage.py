@@ -25,7 +25,7 @@ from gigq.text import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from gigq.storages.sqlite.connection import Tx
+    from gigq.storages.sqlite.steps import Tx
 
 #: What a row that gigq did not write makes of the code that reads it.
 SURPRISES = (

@@ -19,8 +19,8 @@ from gigq.text import printable, shown, size
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gigq.storages.sqlite.connection import Tx
     from gigq.storages.sqlite.outcomes import Change
+    from gigq.storages.sqlite.steps import Tx
 
 #: Bytes of a file whose pages and counters are looked at: a second or so.
 WHOLE = 128 * 1024 * 1024

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from gigq.contracts.storage import Added, JobStatus, NewJob, refuse_cycles, unknown_parents
 from gigq.errors import DuplicateJob
 from gigq.storages.sqlite.branches import BadEnd, spread
-from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.schema import BESIDE, COUNTED, POLICY, STATUS, State, tag_to_json
+from gigq.storages.sqlite.steps import bindable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from gigq.storages.sqlite.connection import Tx
+    from gigq.storages.sqlite.steps import Tx
 
 _COLUMNS = (
     "id", "state", "queue", "priority", "serializer", "max_attempts", "blockers", "on_parent_failure",

@@ -17,8 +17,8 @@ from gigq.text import shown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gigq.storages.sqlite.connection import Tx
     from gigq.storages.sqlite.location import Location
+    from gigq.storages.sqlite.steps import Tx
 
 
 def check(tx: Tx) -> list[str]:

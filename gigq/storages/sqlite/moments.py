@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gigq.contracts.storage import Run, RunNumber, Session
-from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.outcomes import COLUMNS, RunRow
+from gigq.storages.sqlite.steps import bindable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gigq.storages.sqlite.connection import Tx
+    from gigq.storages.sqlite.steps import Tx
 
 
 @dataclass(frozen=True, slots=True)

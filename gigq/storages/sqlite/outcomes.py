@@ -31,13 +31,13 @@ from gigq.contracts.storage import (
     TimedOut,
 )
 from gigq.storages.sqlite.branches import BadEnd, release, spread
-from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.schema import RUN_STATUS, STATUS, State, pending_state
+from gigq.storages.sqlite.steps import bindable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from gigq.storages.sqlite.connection import Tx
+    from gigq.storages.sqlite.steps import Tx
 
 #: Results up to this size are written in one statement with the others of their turn.
 _TOGETHER = 64 * 1024

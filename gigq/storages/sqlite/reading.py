@@ -23,7 +23,6 @@ from gigq.contracts.storage import (
 )
 from gigq.errors import InvalidArgument
 from gigq.storages.sqlite import damage
-from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.failures import refuse_standing_still
 from gigq.storages.sqlite.outcomes import HANDED_BACK
 from gigq.storages.sqlite.schema import (
@@ -39,13 +38,14 @@ from gigq.storages.sqlite.schema import (
     tag_from_json,
     tag_to_json,
 )
+from gigq.storages.sqlite.steps import bindable
 from gigq.text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gigq.contracts.storage import Run, Session
-    from gigq.storages.sqlite.connection import Tx
+    from gigq.storages.sqlite.steps import Tx
 
 _PLAIN = (
     "seq", "id", "name", "queue", "state", "priority", "function", "serializer", "attempts",

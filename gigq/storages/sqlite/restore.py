@@ -12,15 +12,15 @@ from gigq.contracts.serializer import Payload
 from gigq.contracts.storage import ExecutionStatus, JobRecord, JobStatus, Phase
 from gigq.errors import DuplicateJob, InvalidArgument
 from gigq.storages.sqlite.branches import BadEnd, bad_parents, cancel_for, recount, spread
-from gigq.storages.sqlite.connection import bindable
 from gigq.storages.sqlite.jobs import seqs_of, store_edges, store_large
 from gigq.storages.sqlite.schema import BESIDE, ENDED, POLICY, State, tag_to_json
+from gigq.storages.sqlite.steps import bindable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gigq.contracts.storage import Snapshot
-    from gigq.storages.sqlite.connection import Tx
+    from gigq.storages.sqlite.steps import Tx
 
 
 def restore(tx: Tx, snapshots: Sequence[Snapshot]) -> int:

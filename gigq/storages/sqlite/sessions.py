@@ -24,7 +24,7 @@ from gigq.storages.sqlite.schema import STATUS
 
 if TYPE_CHECKING:
     from gigq.liveness import Death, Watch
-    from gigq.storages.sqlite.connection import Tx
+    from gigq.storages.sqlite.steps import Tx
 
 #: What is assumed of a worker whose row cannot be read, and what no row of gigq's goes beyond.
 _A_LEASE = 30_000_000
