@@ -159,9 +159,7 @@ def _is_plain_function(function: Callable[..., Any]) -> bool:
         inner = inspect.unwrap(function)
     except ValueError:  # wrapped in itself
         return False
-    if isinstance(inner, types.MethodType) or not inspect.isroutine(inner):
-        return False
-    return isinstance(getattr(inner, "__self__", None), types.ModuleType | None)
+    return inspect.isroutine(inner) and not isinstance(inner, types.MethodType)
 
 
 def _not_allowed(ref: str, allow: Sequence[str]) -> FunctionNotAllowed:

@@ -20,6 +20,8 @@ import pytest
 from gigq.errors import GigqError
 from gigq.job import Job
 from gigq.queue import JobQueue
+from gigq.storages.sqlite.connection import connect
+from gigq.storages.sqlite.location import locate
 from gigq.worker import Worker
 from tests.hostile.damage import PATIENCE, VALUES, columns, damaged_copy, make_template
 from tests.hostile.jobs import double
@@ -177,6 +179,45 @@ class TestARowThatNoGigqWrote:
                 run_some(queue)
             queue.requeue_job(ids["failed"])
         assert not Path("/tmp/evil").exists()
+
+    def test_of_the_schema_calls_no_function_of_ours(self, template, tmp_path):
+        """P10: what a connection of gigq's knows as a function is not for triggers and views to call."""
+        target = tmp_path / "jobs.db"
+        shutil.copyfile(template[0], target)
+        called = []
+        connection = connect(locate(str(target)), "rw", 1_000)
+        connection.create_function("ours", 0, lambda: called.append(1))
+        connection.execute("CREATE VIEW evil AS SELECT ours() FROM job")
+
+        with pytest.raises(sqlite3.OperationalError, match="unsafe use of ours"):
+            connection.execute("SELECT * FROM evil").fetchall()
+        connection.close()
+
+        assert called == []
+
+    def test_under_the_name_that_another_job_has_gets_one_of_its_own(self, template, tmp_path):
+        """A job whose id cannot be read is named after its row; somebody may have taken that name."""
+        path, ids = template
+        target = tmp_path / "jobs.db"
+        shutil.copyfile(path, target)
+        connection = sqlite3.connect(target, isolation_level=None)
+        (seq,) = connection.execute(
+            "SELECT seq FROM job WHERE id = ?", [ids["neighbour"]]
+        ).fetchone()
+        connection.execute("UPDATE job SET id = CAST(x'ff' AS TEXT) WHERE seq = ?", [seq])
+        connection.execute(
+            "UPDATE job SET id = ? WHERE id = ?", [f"\ufffd-unreadable-{seq}", ids["large"]]
+        )
+        connection.close()
+
+        with open_queue(target) as queue:
+            run_some(queue)
+            found = queue.list_jobs()
+
+        mine = [job for job in found if job["id"].startswith("\ufffd-unreadable-")]
+        assert {job["status"] for job in mine} == {"failed", "completed"}
+        assert len({job["id"] for job in mine}) == 2
+        assert len(found) == len(ids)
 
     def test_takes_its_children_along(self, damaged, template):
         """P6: what depends on a job that cannot be read ends as it would after any other failure."""
