@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 LOOKS = 4
 #: The widest gap between two looks, as a part of the watched session's lease.
 GAP = 3
+#: The same for a watcher whose pace is slower than that: workers with long leases look twice a second,
+#: also at those whose lease is one second.
+SLOWEST_US = 1_000_000
 #: How many leases a living process of this host may stand still: a job that holds the GIL ends.
 PATIENCE = 10
 
@@ -166,11 +169,12 @@ def is_neighbour(one: ProcessFacts | WorkerInfo, other: ProcessFacts | WorkerInf
 
 @dataclass(slots=True)
 class _Stillness:
-    """How long a session has been seen without a new beat."""
+    """How long a session has been seen without a new beat; `pace_us` is between its last two looks."""
 
     beat: int
     since_us: int
     last_us: int
+    pace_us: int = 0
     looks: int = 1
     stopped_since_us: int | None = None
 
@@ -250,13 +254,21 @@ class Watch:
 
 def _seen_again(still: _Stillness | None, record: SessionRecord, now_us: int) -> _Stillness:
     """Go on counting while nothing moved and the watcher itself did not pause; else start anew."""
+    gap_us = 0 if still is None else now_us - still.last_us
     if still is None or still.beat != record.beat:
-        return _Stillness(record.beat, now_us, now_us)
-    if now_us - still.last_us > record.session.worker.lease_us // GAP:
-        return _Stillness(record.beat, now_us, now_us)
+        return _Stillness(record.beat, now_us, now_us, gap_us)
+    if gap_us > _widest_gap_us(still.pace_us, record.session.worker.lease_us):
+        return _Stillness(record.beat, now_us, now_us, gap_us)
     still.last_us = now_us
+    still.pace_us = gap_us
     still.looks += 1
     return still
+
+
+def _widest_gap_us(pace_us: int, lease_us: int) -> int:
+    """Beyond which the watcher is taken to have slept: a part of the lease, or twice the pace at which it
+    looks anyway, so that a short lease is watched by those too who have a long one."""
+    return max(lease_us // GAP, min(2 * pace_us, SLOWEST_US))
 
 
 def _over(still: _Stillness, bound_us: int, how: str) -> str:

@@ -142,6 +142,47 @@ class TestAWorkerThatWasStopped:
         )  # fmt: skip
 
 
+class TestAWorkerThatWasStoppedBeforeItsReport:
+    @pytest.mark.timeout(300)
+    def test_finds_each_outcome_refused(
+        self, queue, spawn_worker, log, *, tmp_path, sized, fault_case
+    ):
+        """P4: its jobs were over, and are recorded for whoever ran them since: what it reports when it
+        goes on is refused under its own session, and under a new one."""
+        count = sized(short=5, full=50, nightly=1_000)
+        ids = queue.submit_many(
+            [Job("late", load_jobs.work, {"log": str(log)}, max_attempts=2) for _ in range(count)]
+        )
+        late = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.latecomer", tmp_path / "jobs.db", log, str(count), "1"],
+            cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            eventually(lambda: state_of(late.pid) == "T", 60)
+            stopped_ns = time.monotonic_ns()
+            spawn_worker(lease=LEASE)
+            eventually(lambda: queue.stats()["completed"] == count, 60)
+            began = [line["at_ns"] for line in witness.read(log) if line["what"] == "began"]
+            before = {job_id: queue.get_status(job_id) for job_id in ids}
+
+            late.send_signal(signal.SIGCONT)
+            told = json.loads(late.communicate(timeout=60)[0])
+        finally:
+            late.kill()
+            late.wait(10)
+
+        assert told == {"runs": count, "session lost": count, "stale": count}
+        assert {job_id: queue.get_status(job_id) for job_id in ids} == before
+        assert {each["result"] for each in before.values()} == {"worked"}
+        tally = witness.tally(log, ids, *witness.ends(queue))
+        assert tally.repeated == count
+        fault_case.record(
+            "SIGSTOP between the ends of jobs and the report of them", "P4", faults=1,
+            jobs=tally.jobs, lost=tally.lost, doubled=tally.doubled, overlapping=tally.overlapping,
+            refused=told["stale"], recovery_s=(max(began) - stopped_ns) / 1e9,
+        )  # fmt: skip
+
+
 def _long_jobs(log, slots, executor):
     """One of them cannot be asked to stop: it keeps its interpreter to itself."""
     params = {"log": str(log), "seconds": LONG}

@@ -722,11 +722,21 @@ _LIVES = (
         "watch-gap",
         "a watcher that slept",
         "liveness.py",
-        "    if now_us - still.last_us > record.session.worker.lease_us // GAP:\n",
+        "    if gap_us > _widest_gap_us(still.pace_us, record.session.worker.lease_us):\n",
         "    if False:\n",
         (
             f"{_LIVENESS}::TestASessionOnAnotherHost::test_is_watched_anew_after_a_gap",
             *_in_sqlite("test_a_watcher_that_slept_starts_its_watch_anew"),
+        ),
+    ),
+    Guard(
+        "watch-short-lease",
+        "a watcher that slept",
+        "liveness.py",
+        "    return max(lease_us // GAP, min(2 * pace_us, SLOWEST_US))\n",
+        "    return lease_us // GAP\n",
+        (
+            f"{_LIVENESS}::TestASessionOnAnotherHost::test_with_a_short_lease_dies_at_a_slower_pace_too",
         ),
     ),
     Guard(

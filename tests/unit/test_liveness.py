@@ -93,6 +93,27 @@ class TestASessionOnAnotherHost:
         assert watching.looks(seen(a_worker()), every=9, times=3) == []
         assert watching.look(seen(a_worker()), after=9) != []
 
+    def test_with_a_short_lease_dies_at_a_slower_pace_too(self):
+        """Workers with long leases look twice a second, at one whose lease is a second as well."""
+        watching = Watching()
+        short = seen(a_worker(lease_us=MICROSECONDS))
+
+        watching.look(short)
+
+        assert watching.looks(short, every=0.5, times=3) == []
+        assert watching.look(short, after=0.5) != []
+
+    def test_with_a_short_lease_is_watched_anew_after_a_gap_in_a_quick_pace(self):
+        """Half a second without a look is a pause to one who looks five times a second."""
+        watching = Watching()
+        short = seen(a_worker(lease_us=MICROSECONDS))
+        watching.look(short)
+        watching.looks(short, every=0.2, times=3)
+
+        assert watching.look(short, after=0.5) == []
+        assert watching.looks(short, every=0.2, times=4) == []
+        assert watching.look(short, after=0.2) != []
+
     def test_is_not_judged_by_few_looks(self):
         """Four at least, even if the lease is over sooner by the clock."""
         watching = Watching()
