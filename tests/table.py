@@ -20,7 +20,8 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. None where a column means nothing for a case.
+    """One line of the table. None where a column means nothing for a case, or was not counted: no zero
+    stands in the table that nobody counted.
 
     Attributes:
         case: What is done to what, in a few words.
@@ -36,9 +37,9 @@ class Row:
     promise: str
     faults: int
     jobs: int | None = None
-    lost: int | None = 0
-    doubled: int | None = 0
-    overlapping: int | None = 0
+    lost: int | None = None
+    doubled: int | None = None
+    overlapping: int | None = None
     refused: int | None = None
     recovery_s: float | None = None
 

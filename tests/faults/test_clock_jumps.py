@@ -8,7 +8,6 @@ and only a date waits for the calendar. The witness counts by CLOCK_MONOTONIC.
 from __future__ import annotations
 
 import json
-import random
 import signal
 import struct
 import subprocess
@@ -21,6 +20,7 @@ import pytest
 from gigq.job import Job
 from tests.faults import clock_jobs as jobs
 from tests.faults import witness
+from tests.faults.load import seeded
 from tests.faults.shims import compile_shim, preloading
 from tests.faults.spawned import ROOT
 from tests.support import eventually
@@ -294,13 +294,14 @@ class TestClocksThatDiffer:
         for clock in (ahead, behind):
             times.worker(clock, lease=1)
         seconds = sized(short=3.0, full=6.0, nightly=60.0)
+        choose = seeded("clocks")
         for number in range(2):
             times.submit(f"long-{number}", seconds=seconds)
         eventually(lambda: all(times.began(name) for name in times.ids), 30)
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             for clock in (ahead, behind):
-                clock.set(random.choice([-12, -7, -1, 0, 1, 7, 12]))
+                clock.set(choose.choice([-12, -7, -1, 0, 1, 7, 12]))
             time.sleep(0.1)
         times.ends()
 
@@ -345,7 +346,7 @@ class TestClocksThatDiffer:
         """Three workers of both executors, one of which is killed, and all of whose clocks jump by up to
         twelve hours ten times a second, while jobs wait, fail, depend on each other and run."""
         count = sized(short=120, full=500, nightly=5_000)
-        choose = random.Random(sized(short=1, full=2, nightly=None))
+        choose = seeded("storm")
         clocks = [times.clock() for _ in range(4)]
         times.queue.pause()
         for number in range(count):

@@ -115,12 +115,14 @@ class TestWhatIsNoQueue:
         """By clients, workers, and operators' commands, also where its own program crashed in it."""
         before = files_of(path)
 
-        for use in (JobQueue, lambda path: Worker(path).run_until_empty(), erase):
+        uses = (JobQueue, lambda path: Worker(path).run_until_empty(), erase)
+        commands = (["doctor"], ["db", "check"])
+        for use in uses:
             with pytest.raises((ForeignDatabase, StorageCorrupt), match="left") as caught:
                 use(path)
             assert str(path) in str(caught.value)
             assert "another path" in str(caught.value)
-        for command in (["doctor"], ["db", "check"]):
+        for command in commands:
             code, said = gigq(path, *command)
             assert code in (1, 4), said
             assert "Traceback" not in said
@@ -128,8 +130,8 @@ class TestWhatIsNoQueue:
 
         assert files_of(path) == before
         fault_case.record(
-            f"not a queue: {request.node.callspec.params['path']}", "P1", faults=5,
-            lost=None, doubled=None, overlapping=None,
+            f"not a queue: {request.node.callspec.params['path']}", "P1",
+            faults=len(uses) + len(commands), lost=None, doubled=None, overlapping=None,
         )  # fmt: skip
 
 
@@ -327,12 +329,13 @@ class TestReadOnly:
             metadata.version("gigq")  # imports what a worker needs, and nobody may not
             with as_nobody(), JobQueue(path) as queue:
                 assert queue.get_status(job_id)["status"] == "pending"
-                for use in (lambda: queue.submit(job()), Worker(path).run_until_empty):
+                uses = (lambda: queue.submit(job()), Worker(path).run_until_empty)
+                for use in uses:
                     with pytest.raises(StorageReadOnly, match="permissions of both"):
                         use()
             folder.chmod(0o755)
 
             assert path.read_bytes() == before
-        fault_case.record(
-            f"read-only {what}", "P1", faults=2, lost=None, doubled=None, overlapping=None
-        )
+            with JobQueue(path) as queue:
+                lost = not queue.get_status(job_id)["exists"]
+        fault_case.record(f"read-only {what}", "P1", faults=len(uses), jobs=1, lost=int(lost))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class TestAKilledWorker:
         assert took < 3, f"{took:.2f} s: about one on a quiet machine"
 
     def test_is_named_in_the_history(self, queue, spawn_worker, tmp_path):
+        """Which worker, host and process it was, when it was last seen, and why it was declared dead."""
         job_id = queue.submit(Job("report", jobs.hang_on_first_attempt, {"folder": str(tmp_path)}))
         first = spawn_worker(worker_id="the-victim")
         first.runs("report")
@@ -48,7 +50,8 @@ class TestAKilledWorker:
         queue.result(job_id, timeout=20)
         error = queue.get_status(job_id)["executions"][0]["error"]
 
-        for part in ("the-victim", str(first.pid), "gone", "last seen"):
+        host = socket.gethostname()
+        for part in ("the-victim", host, f"process {first.pid}", "is gone", "last seen"):
             assert part in error
 
     def test_costs_a_job_that_runs_an_attempt(self, queue, spawn_worker, tmp_path):

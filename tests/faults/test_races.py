@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections import Counter
 
 import pytest
@@ -25,6 +27,20 @@ def least_of_fair(log, workers):
     """The smallest share of a worker, as a part of what each would have had."""
     runs = shares(log)
     return min(runs[worker.token] for worker in workers) * len(workers) / runs.total()
+
+
+def longest_wait_s(log, workers, since_ns):
+    """The longest that one of them had nothing while there was something to do: from then on, between its
+    runs, and until the last run of all began."""
+    begun = [line for line in witness.read(log) if line["what"] == "began"]
+    end_ns = max(line["at_ns"] for line in begun)
+    longest_ns = 0
+    for worker in workers:
+        own = sorted(line["at_ns"] for line in begun if line["worker"] == worker.token)
+        longest_ns = max(
+            longest_ns, *(b - a for a, b in itertools.pairwise([since_ns, *own, end_ns]))
+        )
+    return longest_ns / 1e9
 
 
 def locked_out(queue, processes):
@@ -81,6 +97,7 @@ class TestProcessesOnOneFile:
         for one in workers:
             one.waits_for_work(120)
 
+        resumed_ns = time.monotonic_ns()
         queue.resume()
         eventually(lambda: queue.stats()["completed"] == count, 300)
 
@@ -88,9 +105,12 @@ class TestProcessesOnOneFile:
         least = least_of_fair(log, workers)
         assert tally.repeated == 0
         assert locked_out(queue, workers) == []
+        longest_s = longest_wait_s(log, workers, resumed_ns)
         assert least > 0
+        assert longest_s < LONGEST_S
         fault_case.record(
-            f"{many} workers race: the slowest has {least:.0%} of its fair share",
+            f"{many} workers race: one waits {longest_s:.2f} s at most, the slowest has {least:.0%} "
+            "of its fair share",
             "P4", faults=many, jobs=tally.jobs, lost=tally.lost, doubled=tally.doubled,
             overlapping=tally.overlapping,
         )  # fmt: skip

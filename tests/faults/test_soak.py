@@ -46,6 +46,7 @@ class TestASoak:
             for executor in ("thread", "process")
         }
         comes_and_goes = Crew(spawn_worker, 1)
+        comes_and_goes.alive[0].waits_for_work(60)
         submitter = spawn_submitter("steadily", each_s=0.01)
         eventually(submitter.is_ready, 60)
         (tmp_path / GO).touch()

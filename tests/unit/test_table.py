@@ -43,6 +43,12 @@ class TestACase:
 
         assert "3" in table.as_text([row])
 
+    def test_shows_no_zero_that_was_not_counted(self, case):
+        """A column that a case says nothing of stays empty."""
+        row = case.record("a worker is killed", "P3", faults=1, jobs=10, doubled=0)
+
+        assert row.cells() == ["a worker is killed", "P3", "1", "10", "", "0", "", "", ""]
+
     def test_that_injected_nothing_shows_nothing(self, case):
         with pytest.raises(AssertionError, match="injected nothing"):
             case.record("nothing", "P3", faults=0)
