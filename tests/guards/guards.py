@@ -1007,7 +1007,7 @@ _RUNS = (
         "run-allows-what-is-defined",
         "a function that a worker does not allow",
         "functions.py",
-        "_is_plain_function(function) and _defined_in(function, where) and is_named_by",
+        "_is_plain_function(function) and _is_of(where, function) and is_named_by",
         "_is_plain_function(function) and is_named_by",
         (
             "tests/unit/test_functions.py::TestAllow::test_a_module_does_not_stand_for_what_it_imports",
@@ -1037,15 +1037,15 @@ _RUNS = (
         "run-catches-everything",
         "whatever a job raises",
         "execution.py",
-        "    except BaseException as error:\n        _end_fork(process, 1)\n",
-        "    except Exception as error:\n        _end_fork(process, 1)\n",
+        "    except BaseException as error:\n        _end_fork(forks, 1)\n",
+        "    except Exception as error:\n        _end_fork(forks, 1)\n",
         (f"{_EXECUTION}::TestAnEnd::test_by_exit_names_the_status",),
     ),
     Guard(
         "run-in-a-fork-ends",
         "a job that forks",
         "execution.py",
-        "    _end_fork(process, 0)\n    return _completed",
+        "    _end_fork(forks, 0)\n    return _completed",
         "    return _completed",
         (f"{_KILLED}::TestAProcessThatAJobForks::test_ends_where_it_comes_back_from_the_job",),
     ),
@@ -1256,8 +1256,96 @@ _LEASHES = (
     ),
 )
 
+_ALLOW = "tests/hostile/test_allow.py"
+_RIGHTS = "tests/hostile/test_file_rights.py"
+_ROWS = "tests/hostile/test_fuzz_rows.py::TestARowThatNoGigqWrote"
+_SIGNED = "tests/hostile/test_signatures.py"
+_STRINGS = "tests/hostile/test_strings.py"
+_HOSTILE = (
+    Guard(
+        "allow-wildcard-is-no-path",
+        "a function that a worker does not allow",
+        "contracts/storage.py",
+        "    if _is_path(module) and not _PATH.match(pattern):\n        return False\n",
+        "",
+        (f"{_ALLOW}::TestAllow::test_with_a_wildcard_for_the_module_reaches_no_script",),
+    ),
+    Guard(
+        "allow-keeps-to-the-folder",
+        "a function that a worker does not allow",
+        "functions.py",
+        ' or ".." in path.parts:\n        raise',
+        ":\n        raise",
+        (f"{_ALLOW}::TestAllow::test_of_a_folder_reaches_the_scripts_in_it",),
+    ),
+    Guard(
+        "signed-needs-a-result",
+        "signed payloads",
+        "queue/__init__.py",
+        "only_signed=self._keys is not None",
+        "only_signed=False",
+        (f"{_SIGNED}::TestADowngrade::test_to_no_payload_at_all_is_refused_by_whoever_waits",),
+    ),
+    Guard(
+        "signed-by-the-key-of-that-id",
+        "signed payloads",
+        "serializers/signed.py",
+        "_VERSION.decode(), key_id, binding.queue",
+        '_VERSION.decode(), "", binding.queue',
+        (f"{_SIGNED}::TestKeys::test_cannot_be_swapped_under_their_ids",),
+    ),
+    Guard(
+        "log-message-is-escaped",
+        "hostile text",
+        "worker/telling.py",
+        "printable(claim.run.job_id, _NAME), printable",
+        "claim.run.job_id, printable",
+        (f"{_STRINGS}::TestALog::test_of_ones_own_gets_messages_that_are_escaped",),
+    ),
+    Guard(
+        "log-record-is-one",
+        "hostile text",
+        "logs.py",
+        '.replace("\\n", f"\\n{_GOES_ON}")',
+        "",
+        ("tests/unit/test_logs.py::TestSetupLogging::test_lets_no_text_begin_a_record",),
+    ),
+    Guard(
+        "gate-is-no-other-file",
+        "links and folders of strangers",
+        "storages/sqlite/gate.py",
+        " or found.st_nlink > 1",
+        "",
+        (f"{_RIGHTS}::TestALink::test_in_place_of_the_gate_is_left_aside",),
+    ),
+    Guard(
+        "waiting-place-is-ours",
+        "links and folders of strangers",
+        "storages/sqlite/wakeup.py",
+        "        if not _is_ours(folder, os.geteuid()):\n            return None\n",
+        "",
+        (f"{_RIGHTS}::TestAPublicFolder::test_of_a_strangers_waiting_place_is_not_used",),
+    ),
+    Guard(
+        "schema-calls-nothing",
+        "a row is data",
+        "storages/sqlite/connection.py",
+        '    connection.execute("PRAGMA trusted_schema = OFF")\n',
+        "",
+        (f"{_ROWS}::test_of_the_schema_calls_no_function_of_ours",),
+    ),
+    Guard(
+        "mended-row-has-its-own-id",
+        "a row is data",
+        "storages/sqlite/damage.py",
+        'return f"{job_id}-{seq}" if taken else job_id',
+        "return job_id",
+        (f"{_ROWS}::test_under_the_name_that_another_job_has_gets_one_of_its_own",),
+    ),
+)
+
 #: All of them, by where they are.
 GUARDS: tuple[Guard, ...] = (
     *_OUTCOMES, *_CLAIMS, *_BRANCHES, *_FILES, *_MEMORY, *_LIVES, *_WORKER, *_CLIENT, *_RUNS,
-    *_EXECUTORS_OF_OURS, *_LEASHES,
+    *_EXECUTORS_OF_OURS, *_LEASHES, *_HOSTILE,
 )  # fmt: skip

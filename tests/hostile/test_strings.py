@@ -228,6 +228,7 @@ class TestALog:
         """Also a handler that is not gigq's writes no raw character, and no forged line."""
         path, _ = hostile
         forge(path)
+        gigq_log.set_level(logging.DEBUG, "gigq")
 
         run_failed(path)
 
