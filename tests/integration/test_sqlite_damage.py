@@ -82,6 +82,16 @@ class TestARowThatNoGigqWrote:
 
         assert len(claim_all(storage, join(storage))) == 21
 
+    def test_is_set_aside_whatever_the_others_are_called(self, storage, path):
+        """Where its id cannot be read it gets another one, which is nobody's."""
+        taken = "\ufffd-unreadable-1"
+        storage.add([job(id=taken), job(id=f"{taken}-1"), job(id=f"{taken}-1-1")])
+        spoil(path, "UPDATE job SET id = CAST(x'ff' AS TEXT) WHERE seq = 1")
+
+        assert len(claim_all(storage, join(storage))) == 23
+
+        assert storage.statuses([f"{taken}-1-1-1"]) == [JobStatus.FAILED]
+
     def test_is_found_without_reading_payloads(self, storage, bad):
         """Results of a gigabyte stand in the way of nothing."""
         size = 20_000_000
@@ -97,6 +107,24 @@ class TestARowThatNoGigqWrote:
 
         assert found == []
         assert peak < size / 4
+
+
+class TestSessionsThatNoGigqWrote:
+    def test_leave_keys_for_those_that_follow(self, storage, path):
+        """With the last key of all and the first, no key is left on either side; and -1 stays nobody's."""
+        for key in (2**63 - 1, 2**62, -(2**63)):
+            spoil(
+                path,
+                "INSERT INTO session(key, id, worker, joined, seen) "
+                f"VALUES ({key}, 'odd {key}', '{{}}', 0, 0)",
+            )
+
+        session = join(storage)
+
+        keys = [each.session.key for each in storage.sessions()]
+        assert session.key > 0
+        assert len(set(keys)) == 4
+        assert -1 not in keys
 
 
 class TestSoundRows:

@@ -368,9 +368,10 @@ def _rewrite(tx: Tx, seq: int, columns: Mapping[str, Any]) -> None:
 
 
 def _free_id(tx: Tx, seq: int, job_id: str) -> str:
-    raw = job_id.encode("utf-8", "surrogatepass")
-    taken = tx.one("SELECT 1 FROM job WHERE id = CAST(? AS TEXT) AND seq <> ?", [raw, seq])
-    return f"{job_id}-{seq}" if taken else job_id
+    taken = "SELECT 1 FROM job WHERE id = CAST(? AS TEXT) AND seq <> ?"
+    while tx.one(taken, [job_id.encode("utf-8", "surrogatepass"), seq]) is not None:
+        job_id = f"{job_id}-{seq}"
+    return job_id
 
 
 def has_used_up_keys(tx: Tx) -> bool:
@@ -385,12 +386,15 @@ def _renumber(tx: Tx) -> int:
     """Give sessions whose keys no gigq ever reached other ones, below all that can follow."""
     found = tx.run(f"SELECT key FROM session WHERE key >= {_MOST}").fetchall()
     for (key,) in found:
-        free = tx.value("SELECT min(0, min(key)) - 1 FROM session")
+        # Below -1, which nobody has (`examination`).
+        free = tx.value(
+            f"SELECT min(-1, coalesce(min(key), -1)) - 1 FROM session WHERE key > -{_MOST}"
+        )
         tx.run("UPDATE session SET key = ? WHERE key = ?", [free, key])
         tx.run("UPDATE job SET session = ? WHERE session = ?", [free, key])
     if has_used_up_keys(tx) or found:
         tx.run(
-            "UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(key), 0) FROM session) "
+            "UPDATE sqlite_sequence SET seq = (SELECT max(0, coalesce(max(key), 0)) FROM session) "
             "WHERE name = 'session'"
         )
         return len(found) + 1
