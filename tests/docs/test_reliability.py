@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import table
+from tests.faults.test_misbehaving_jobs import PROMISED
 
 ROOT = Path(__file__).parents[2]
 SYSTEMS = {
@@ -110,6 +111,11 @@ class TestTheTables:
             assert page.count(begin) == page.count(end) == 1
             assert page.index(begin) < page.index(end)
         assert (table.BEGIN, table.END) == ("<!-- faults: begin -->", "<!-- faults: end -->")
+
+    def test_tell_of_misbehaving_jobs_what_the_tests_hold(self, page):
+        """The page's table is the one beside the cases."""
+        for row in PROMISED:
+            assert f"| {' | '.join(row)} |\n" in page
 
 
 class TestTheComparison:
