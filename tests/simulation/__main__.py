@@ -19,7 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev simulate", description=__doc__.split("\n")[0])
     parser.add_argument("--seed", type=int, help="this history alone, with its log")
     parser.add_argument("--storage", choices=KINDS, default=KINDS[0])
-    parser.add_argument("--histories", type=int, default=200, help="how many (default 200)")
+    parser.add_argument("--histories", type=_many, default=200, help="how many (default 200)")
     parser.add_argument(
         "--from", type=int, default=0, dest="first", metavar="SEED", help="the first seed"
     )
@@ -27,6 +27,12 @@ def main() -> int:
     if asked.seed is not None:
         return show(asked.seed, asked.storage)
     return live_many(range(asked.first, asked.first + asked.histories), asked.storage)
+
+
+def _many(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of histories: 1 or more")
+    return int(text)
 
 
 def show(seed: int, kind: str) -> int:

@@ -27,6 +27,11 @@ def main() -> int:
         for defect in defects.all_defects()
         if not asked.names or any(name in defect.name for name in asked.names)
     ]
+    if not chosen:
+        parser.error(
+            f"no defect's name contains {' or '.join(map(repr, asked.names))}; there are "
+            + ", ".join(defect.name for defect in defects.all_defects())
+        )
     if asked.refresh:
         return _refresh(chosen)
     found = []
