@@ -290,7 +290,8 @@ class TestAFolderThatOthersMayWriteTo:
             with Worker(str(folder / "jobs.db")) as worker:
                 worker.run_until_empty()
 
-        told = [each for each in gigq_log.records if "can be written to by" in each.getMessage()]
+        said = f"'{folder}' can be written to by"
+        told = [each for each in gigq_log.records if said in each.getMessage()]
         if who == "everybody" or ROOT:
             (record,) = told
             assert record.levelno == logging.WARNING
