@@ -380,12 +380,13 @@ class _Jobs:
 
     # --- rows come and go ---------------------------------------------------------------------
 
-    def insert(self, job: NewJob, now: _Now) -> _Row:
+    def insert(self, job: NewJob, now: _Now, status: JobStatus = JobStatus.PENDING) -> _Row:
         """A new row at the end of the order, its parents not yet judged."""
         self._last_sequence += 1
         row = _Row(
             job,
             self._last_sequence,
+            status,
             run_at_us=job.run_at_us,
             due_mono_us=now.mono_us + job.delay_us if job.delay_us else None,
             expires_us=job.expires_us,
@@ -398,7 +399,7 @@ class _Jobs:
         for parent in dict.fromkeys(job.dependencies):
             self.children.setdefault(parent, []).append(row.id)
         self.counts[job.queue, row.status] += 1
-        if job.unique_key is not None:
+        if job.unique_key is not None and not status.ended:
             self.unique[job.unique_key] = row.id
         return row
 
@@ -1576,9 +1577,8 @@ def _refuse_restored_keys(jobs: _Jobs, snapshots: Sequence[Snapshot]) -> None:
 
 def _restore(jobs: _Jobs, snapshot: Snapshot, now: _Now) -> None:
     record = snapshot.job
-    row = jobs.insert(_as_new(record), now)
     was_running = record.status is JobStatus.RUNNING
-    jobs.move(row, JobStatus.PENDING if was_running else record.status, now)
+    row = jobs.insert(_as_new(record), now, JobStatus.PENDING if was_running else record.status)
     row.attempts = record.attempts - was_running
     row.run = record.run
     row.result = record.result if isinstance(record.result, Payload) else None

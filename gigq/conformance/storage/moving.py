@@ -179,6 +179,18 @@ class MovingCases(StorageCases):
         assert one(target, "child").dependencies == ("parent",)
         assert status(target, "child", "parent") == [JobStatus.COMPLETED, None]
 
+    def test_a_restored_job_that_has_ended_takes_no_key(
+        self, storage: Storage, target: Storage
+    ) -> None:
+        """The job that is there keeps it, and goes on turning others away."""
+        storage.add([job("ended", unique_key="k")])
+        storage.cancel(["ended"])
+        target.add([job("holder", unique_key="k")])
+
+        target.restore(list(storage.export()))
+
+        assert target.add([job("again", unique_key="k")])[0].id == "holder"
+
     def test_a_restored_key_is_taken(self, storage: Storage, target: Storage) -> None:
         """At most one unfinished job per key, also after a move."""
         self.fill(storage)
