@@ -473,11 +473,9 @@ def keep_one_alive(turns, spawn_worker, executor):
 
 
 class TestAJobThatHoldsTheInterpreterForEver:
-    def test_is_taken_for_dead_after_ten_leases(self, turns, spawn_worker, fault_case, sized):
+    def test_is_taken_for_dead_after_ten_leases(self, turns, spawn_worker, fault_case):
         """Its worker lives and gives no sign of life. Another one takes over, the error says so, and nobody
         was declared dead earlier. With the process executor the job just times out."""
-        if sized(short=True, full=False, nightly=False):
-            return  # ten seconds of waiting are for `./dev faults`
         case = Case("holds the GIL", jobs.holds_the_gil, {"seconds": 3_600})
         turns.submitted.append(turns.queue.submit(turns.job(case, timeout=None)))
         stuck = spawn_worker(lease=1)
@@ -486,6 +484,7 @@ class TestAJobThatHoldsTheInterpreterForEver:
         spawn_worker(lease=1)
 
         neighbour = turns.queue.submit(turns.job(Case("next", jobs.say, {"value": 1})))
+        turns.submitted.append(neighbour)
         assert turns.queue.result(neighbour, timeout=30) == 1
         eventually(turns.ended, 60)
 
