@@ -32,13 +32,13 @@ def calls_of(kind: str) -> tuple[str, ...]:
     return tuple(call for call in CALLS if kind != "memory" or call != "backup")
 
 
-def seldom(hits: dict[tuple[str, str], int], kind: str, enough: int = ENOUGH) -> list[str]:
+def seldom(hits: dict[tuple[str, str], int], kind: str) -> list[str]:
     """The cells that are under the bound."""
     return [
         f"{call} × {fault}: {hits.get((call, fault), 0)}"
         for call in calls_of(kind)
         for fault in FAULTS
-        if hits.get((call, fault), 0) < enough
+        if hits.get((call, fault), 0) < ENOUGH
     ]
 
 
@@ -53,19 +53,23 @@ def reported(reports) -> list[dict]:
 
 
 def as_text(notes: list[dict]) -> str:
-    """For a terminal: one line for each call, one column for each fault."""
+    """For a terminal: by storage, one line for each call, one column for each fault."""
+    kinds = sorted({note["kind"] for note in notes})
+    return "\n\n".join(_table(kind, [n for n in notes if n["kind"] == kind]) for kind in kinds)
+
+
+def _table(kind: str, notes: list[dict]) -> str:
     hits: Counter = Counter()
-    lines = []
-    for kind in sorted({note["kind"] for note in notes}):
-        mine = [note for note in notes if note["kind"] == kind]
-        histories = sum(note["histories"] for note in mine)
-        calls = sum(note["calls"] for note in mine)
-        lines.append(f"{kind}: {histories:,} histories, {calls:,} contract calls")
     for note in notes:
         hits.update({(call, fault): count for call, fault, count in note["hits"]})
+    histories, calls = (sum(note[name] for note in notes) for name in ("histories", "calls"))
     columns = (*FAULTS, *ALSO)
-    lines += ["", "".join(["call".ljust(15), *(fault.rjust(13) for fault in columns)])]
-    for call in CALLS:
+    lines = [
+        f"{kind}: {histories:,} histories, {calls:,} contract calls",
+        "",
+        "".join(["call".ljust(15), *(fault.rjust(13) for fault in columns)]),
+    ]
+    for call in calls_of(kind):
         cells = (f"{hits[call, fault]:,}".rjust(13) for fault in columns)
         lines.append("".join([call.ljust(15), *cells]))
     outside = [f"{count:,} × {fault}" for (call, fault), count in sorted(hits.items()) if not call]

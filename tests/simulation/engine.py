@@ -110,6 +110,7 @@ class Process:
         ticket: Under which it waits now; older ones are void.
         ending: Called when the process ends in whatever way.
         frozen: While it is paused the system says that it runs: some call holds its GIL.
+        executor: Of a worker, once it has one.
         leaves_last: When its worker has left, it ends.
         can_be_interrupted: What it does goes on behind a call that was interrupted.
     """
@@ -125,6 +126,7 @@ class Process:
         self.facts = ProcessFacts(f"host-{host}", boot, "pid:1", self.pid, self.pid)
         self.ended = self.paused = self.woken = False
         self.frozen = self.leaves_last = self.can_be_interrupted = False
+        self.executor = None
         self.deferred: list = []
         self.ending: list[Callable[[], None]] = []
         self.ticket = 0

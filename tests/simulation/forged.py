@@ -136,8 +136,8 @@ def job(id_: str, *parents: str, **changed) -> dict:
     """A job as a submit names it."""
     return {
         "id": id_, "parents": list(parents), "queue": "q", "priority": 0, "max_attempts": 2,
-        "on_parent_failure": "cancel", "earliest_us": None, "expires": False, "unique_key": None,
-        "accepted": True, "dated": False, **changed,
+        "on_parent_failure": "cancel", "earliest_us": None, "expires": False, "expires_after_us": None,
+        "unique_key": None, "accepted": True, "dated": False, **changed,
     }  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def a_paused_worker_whose_outcome_is_refused(story):
     story.begin("w2", "a", 2)
     story.note("resumed", "w1")
     story.end("w1", "a")
-    story.record("w1", "a", stale=True)
+    story.note("session_lost", "w1", session="s1", refused=[["a", 1]])
     story.end("w2", "a", 2)
     story.record("w2", "a", 2)
     story.write("w2", "a", 2, "completed", 2)
@@ -274,7 +274,7 @@ def a_clear_of_what_nobody_needs(story):
     story.note(
         "clear", "user", where={"statuses": ["completed"]}, answer={"removed": 1, "kept": []}
     )
-    story.note("removed", "user", ids=[["a", "completed"]])
+    story.note("removed", "user", ids=[["a", "completed"]], asked=["completed"])
     del story.rows["a"]
 
 
@@ -418,6 +418,44 @@ def a_claim_ahead_that_was_lost_costs_an_attempt(story):
     story.note("died", "w1")
     story.lose("w2", "a", 1, "w1")
     story.run("w2", "a", 2, attempt=2)
+
+
+@breaks("P3")
+def a_claim_ahead_that_began_costs_no_attempt(story):
+    story.submit(job("a"))
+    story.claim("w1", ("a", 1), ahead=True)
+    story.begin("w1", "a")
+    story.note("started", "w1", session="s1", jobs=[["a", 1]])
+    story.end("w1", "a", how="died")
+    story.note("died", "w1")
+    story.lose("w2", "a", 1, "w1")
+    story.run("w2", "a", 2, attempt=1)
+
+
+@breaks("P3")
+def a_start_is_told_to_nobody(story):
+    story.submit(job("a"))
+    story.claim("w1", ("a", 1), ahead=True)
+    story.begin("w1", "a")
+    story.passes(3)
+    story.end("w1", "a")
+    story.record("w1", "a")
+    story.write("w1", "a", 1, "completed", 1)
+
+
+@breaks("P3")
+def a_job_expires_before_its_time(story):
+    story.submit(job("a", expires=True, expires_after_us=60 * SECOND))
+    story.note("expired", "w1", job="a")
+    story.cancelled("a", "expired")
+
+
+@breaks("P3")
+def a_job_expires_that_has_run(story):
+    story.submit(job("a", expires=True, expires_after_us=0))
+    story.run("w1", "a", how="raised")
+    story.note("expired", "w1", job="a")
+    story.cancelled("a", "expired")
 
 
 @breaks("P3")
@@ -577,6 +615,28 @@ def a_run_is_handed_to_two(story):
     story.run("w1", "a")
 
 
+@breaks("P4")
+def a_living_session_is_refused(story):
+    story.submit(job("a"))
+    story.claim("w1", ("a", 1))
+    story.begin("w1", "a")
+    story.note("fault", "w1", call="turn", fault="answer_lost")
+    story.end("w1", "a")
+    story.record("w1", "a", stale=True)
+    story.run("w1", "a", 2)
+
+
+@breaks("P4")
+def a_parents_requeue_brings_back_what_a_user_cancelled(story):
+    story.submit(job("a", max_attempts=1), job("b", "a"))
+    story.note("cancel", "user", ids=["b"], running=False, answer=[True])
+    story.run("w1", "a", how="raised")
+    story.note("requeue", "user", ids=["a"], answer=[True])
+    story.change("a", status="pending", attempts=0)
+    story.run("w1", "a", 2, attempt=1)
+    story.run("w1", "b")
+
+
 # --- P5 -------------------------------------------------------------------------------------------
 
 
@@ -615,6 +675,44 @@ def a_living_worker_is_declared_dead(story):
     story.note("fault", "", call="", fault="wall", by_us=3_600 * SECOND)
     story.lose("w2", "a", 1, "w1")
     story.run("w2", "a", 2)
+
+
+@breaks("P5")
+def a_worker_is_declared_dead_before_its_lease_is_over(story):
+    story.submit(job("a"))
+    story.claim("w1", ("a", 1))
+    story.begin("w1", "a")
+    story.note("paused", "w1")
+    story.passes(20)
+    story.lose("w2", "a", 1, "w1")
+    story.note("resumed", "w1")
+    story.end("w1", "a", how="stopped")
+    story.run("w2", "a", 2)
+
+
+@breaks("P5")
+def an_old_trouble_excuses_nothing(story):
+    story.submit(job("a"))
+    story.session("w1")
+    story.note("fault", "w1", call="turn", fault="answer_lost")
+    story.claim("w1", ("a", 1))
+    story.begin("w1", "a")
+    story.passes(60)
+    story.lose("w2", "a", 1, "w1")
+    story.end("w1", "a", how="stopped")
+    story.run("w2", "a", 2)
+
+
+@breaks("P5")
+def a_wish_to_cancel_is_told_to_nobody(story):
+    story.submit(job("a"))
+    story.claim("w1", ("a", 1))
+    story.begin("w1", "a")
+    story.note("cancel", "user", ids=["a"], running=True, answer=[True])
+    story.passes(3)
+    story.end("w1", "a")
+    story.record("w1", "a")
+    story.write("w1", "a", 1, "completed", 1)
 
 
 # --- P6 -------------------------------------------------------------------------------------------
@@ -732,7 +830,7 @@ def a_needed_job_is_cleared(story):
     story.note(
         "clear", "user", where={"statuses": ["completed"]}, answer={"removed": 1, "kept": []}
     )
-    story.note("removed", "user", ids=[["a", "completed"]])
+    story.note("removed", "user", ids=[["a", "completed"]], asked=["completed"])
     del story.rows["a"]
     story.run("w1", "b")
 
@@ -743,8 +841,37 @@ def a_pending_job_is_cleared(story):
     story.note(
         "clear", "user", where={"statuses": ["completed"]}, answer={"removed": 1, "kept": []}
     )
-    story.note("removed", "user", ids=[["a", "pending"]])
+    story.note("removed", "user", ids=[["a", "pending"]], asked=["completed"])
     del story.rows["a"]
+
+
+@breaks("P8")
+def a_clear_takes_what_nobody_asked_for(story):
+    story.submit(job("a", max_attempts=1))
+    story.run("w1", "a", how="raised")
+    story.note("removed", "user", ids=[["a", "failed"]], asked=["completed"])
+    del story.rows["a"]
+
+
+@breaks("P8")
+def the_retention_takes_what_it_is_to_keep(story):
+    story.submit(job("a"))
+    story.run("w1", "a")
+    story.note("set_retention", "user", ages={"completed": 0}, answer="ok")
+    story.note("set_retention", "user", ages={"failed": 0}, answer="ok")
+    story.note("removed", "w1", ids=[["a", "completed"]], asked=None)
+    del story.rows["a"]
+
+
+@breaks("P8")
+def a_job_is_cleared_while_its_run_goes_on(story):
+    story.submit(job("a", max_attempts=1))
+    story.claim("w1", ("a", 1))
+    story.begin("w1", "a")
+    story.record("w1", "a", what="timed_out")
+    story.note("removed", "user", ids=[["a", "timeout"]], asked=["timeout"])
+    del story.rows["a"]
+    story.end("w1", "a", told="timed_out")
 
 
 @breaks("P9")

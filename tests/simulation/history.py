@@ -52,10 +52,11 @@ _COMING = frozenset({Phase.READY, Phase.SCHEDULED, Phase.RETRYING, Phase.STOPPIN
 _PARAMS = Payload("json", b"{}")
 _LARGE = Payload("json", b'"' + b"x" * 70_000 + b'"')
 _TAKES = Takes((), ("json",), ("app",))
-#: Every call with every fault, shuffled once and for all; how many of them a history is dealt.
+#: Every call with every fault, shuffled once and for all; how many of them a history is dealt: on SQLite,
+#: where fewer are lived, so many that a hundred and twenty meet each of them twenty times.
 _DECK = [(call, fault) for call in CALLS for fault in FAULTS]
 random.Random(1).shuffle(_DECK)
-_CARDS = 4
+_CARDS = {"memory": 4, "sqlite": 34}
 #: About how often a history makes a call, where that is more than twice.
 _OFTEN = {
     "turn": 60, "wait": 25, "recover": 20, "add": 8, "join": 4, "payloads": 3, "initialize": 8,
@@ -85,6 +86,7 @@ class Witness:
         self.owners: dict[tuple[str, int], str] = {}
         self.described: dict[str, dict] = {}
         self.removed: set[str] = set()
+        self.may_expire: set[str] = set()
         self._sessions: dict[str, str] = {}
 
     def name_of(self, session) -> str:
@@ -98,6 +100,14 @@ class Witness:
         ids = list(self.described)
         found = zip(ids, self.storage.statuses(ids), strict=True)
         return {job_id: status.value for job_id, status in found if status is not None}
+
+    def newly_expired(self) -> list[str]:
+        """Jobs that time has cancelled since this was asked last."""
+        ids = sorted(self.may_expire)
+        rows = zip(ids, self.storage.get(ids), strict=True) if ids else ()
+        ended = {id_: row for id_, row in rows if row is not None and row.status.ended}
+        self.may_expire.difference_update(ended)
+        return [id_ for id_, row in ended.items() if row.cancelled_by == "expired"]
 
     def something_changed(self, by: Wire) -> None:
         """Whoever waits hears of it within a fraction of a second."""
@@ -227,6 +237,13 @@ class History:
     def _make_peace(self) -> None:
         world = self.world
         self.faults.peace = True
+        away = {
+            whose or "world" for whose, until in self.faults.away.items() if until > world.now_us
+        }
+        if self.faults.full_us > world.now_us:
+            away.add("world")
+        for whose in sorted(away):
+            world.note("back", whose)
         self.faults.away.clear()
         self.faults.full_us = 0
         world.wall_off_us = 0
@@ -273,6 +290,9 @@ class History:
         def open_apart():
             try:
                 real_open()
+                if self.kind == "sqlite":
+                    # No sockets: whoever waits here waits in virtual time, and is woken in it.
+                    storage._database.waiting = None
             finally:
                 self._apart(storage)
 
@@ -323,6 +343,7 @@ class History:
         )  # fmt: skip
         wire = self._connect(process)
         executor = SimulatedExecutor(process, self._next_act, kept["executor"])
+        process.executor = executor
         process.joined = lambda name: setattr(executor, "session", name)
         try:
             wire.initialize()
@@ -387,21 +408,25 @@ class History:
         """
         rnd = self.random
         self._active_until = self.world.now_us + rnd.randrange(1_500 * _MS, 6 * _S)
-        planned = self.faults.planned
-        for number in range(_CARDS):
-            call, fault = _DECK[(self.seed * _CARDS + number) % len(_DECK)]
-            nth = rnd.randint(1, _OFTEN.get(call, 2))
-            planned.setdefault(call, {})[nth] = self._fault(call, fault)
+        cards = _CARDS[self.kind]
+        for number in range(cards):
+            self._plan(*_DECK[(self.seed * cards + number) % len(_DECK)])
         for _ in range(rnd.randint(1, 4)):
             call = rnd.choice(("turn", "turn", "turn", "add", "recover", "payloads", "wait"))
-            fault = rnd.choice((*FAULTS, "answer_lost", "pause", "interrupted"))
-            nth = rnd.randint(1, _OFTEN.get(call, 2))
-            planned.setdefault(call, {})[nth] = self._fault(call, fault)
+            self._plan(call, rnd.choice((*FAULTS, "answer_lost", "pause", "interrupted")))
+
+    def _plan(self, call: str, fault: str) -> None:
+        """Strike one of the first of these calls that is not struck already."""
+        planned = self.faults.planned.setdefault(call, {})
+        nth = self.random.randint(1, _OFTEN.get(call, 2))
+        while nth in planned:
+            nth += 1
+        planned[nth] = self._fault(call, fault)
 
     def _fault(self, call: str, fault: str) -> tuple:
         if fault in ("within", "interrupted"):
-            # Half of them early: a call on little data has fewer lines.
-            most = LINES[call][self.kind == "sqlite"] // self.random.choice([1, 5])
+            # Most of them early: a call on little data has fewer lines.
+            most = LINES[call][self.kind == "sqlite"] // self.random.choice([1, 3, 6])
             return fault, self.random.randint(1, max(1, most))
         if fault == "pause":
             return fault, self.random.randrange(500 * _MS, 9 * _S)
@@ -414,18 +439,21 @@ class History:
         deeds = [self._pause_one, self._jump, self._jump, self._go_away, self._go_away, self._fill,
                  self._kill_one, self._tell_one, self._tell_one]  # fmt: skip
         chosen = rnd.choices(deeds, k=rnd.randint(2, 5))
-        if "leave" in self.faults.planned:
-            chosen += [self._tell_one, self._tell_one]
+        chosen += [self._tell_one, self._tell_one] * len(self.faults.planned.get("leave", ()))
         for deed in chosen:
             self.world.later(rnd.randrange(span), None, deed)
         self.world.later(span, None, self._jump_at_least)
 
     def _some_worker(self) -> Process | None:
+        """Mostly one that runs something."""
         alive = [
             process
             for process in self.world.processes.values()
             if not process.ended and process.name.startswith("worker")
         ]
+        busy = [each for each in alive if each.executor is not None and each.executor.running()]
+        if busy and self.random.random() < 0.7:
+            return self.random.choice(busy)
         return self.random.choice(alive) if alive else None
 
     def _strike(self, fault: str, who: str, **facts) -> None:
@@ -467,10 +495,17 @@ class History:
         until = self.world.now_us + self.random.randrange(50 * _MS, longest_us)
         self.faults.away[whose] = until
         self._strike("away", whose or "world")
+        self.world.later(until - self.world.now_us, None, lambda: self._is_back(whose or "world"))
 
     def _fill(self) -> None:
-        self.faults.full_us = self.world.now_us + self.random.randrange(50 * _MS, 5 * _S)
+        for_us = self.random.randrange(50 * _MS, 5 * _S)
+        self.faults.full_us = self.world.now_us + for_us
         self._strike("full", "world")
+        self.world.later(for_us, None, lambda: self._is_back("world"))
+
+    def _is_back(self, whose: str) -> None:
+        if not self.faults.peace:
+            self.world.note("back", whose)
 
     def _tell_one(self) -> None:
         process = self._some_worker()
@@ -522,7 +557,7 @@ class History:
             of_call[call]
             for call, faults in self.faults.planned.items()
             if call in of_call
-            for _ in range(max(faults) if max(faults) <= 3 else 1)
+            for _ in range(max(faults) if call not in _OFTEN else 1)
         ]
 
     def _follow(self, role: str, deeds: list, every_us: int = 250 * _MS) -> None:
@@ -570,12 +605,18 @@ class History:
         return lambda wire: wire.cancel(ids)
 
     def _cancel_running(self):
-        ids = self._some_ids(6)
-        return lambda wire: wire.cancel(ids, running=True)
+        ids = self._some_ids(2)
+        return lambda wire: wire.cancel(_once(ids, self._now(3, JobStatus.RUNNING)), running=True)
 
     def _requeue(self):
-        ids = self._some_ids(6)
-        return lambda wire: wire.requeue(ids)
+        ids = self._some_ids(2)
+        return lambda wire: wire.requeue(_once(ids, self._now(3, *_BAD)))
+
+    def _now(self, most: int, *statuses: JobStatus) -> list[str]:
+        """Some of those that have such a status at this moment, as the user sees it."""
+        wanted = {status.value for status in statuses}
+        found = [id_ for id_, status in self.witness.statuses().items() if status in wanted]
+        return self.random.sample(found, min(len(found), self.random.randint(0, most)))
 
     def _some_ids(self, most: int) -> list[str]:
         if not self._ids:
@@ -669,12 +710,16 @@ class History:
         return self._submit([*roots, *middle, last, self._job(parents=[last.id])])
 
     def _submit(self, jobs: list[NewJob]):
-        delays = {job.id: job.delay_us for job in jobs if job.delay_us}
-
         def deed(wire):
-            # `earliest_us` is counted from before the call: the storage takes its own, later, moment.
-            for job_id, delay_us in delays.items():
-                self.witness.described[job_id]["earliest_us"] = self.world.now_us + delay_us
+            # Counted from before the call: the storage takes its own, later, moment.
+            for job in jobs:
+                spec = self.witness.described[job.id]
+                if job.delay_us:
+                    spec["earliest_us"] = self.world.now_us + job.delay_us
+                if spec["expires"]:
+                    self.witness.may_expire.add(job.id)
+                if job.expires_in_us is not None and job.expires_us is None:
+                    spec["expires_after_us"] = self.world.now_us + job.expires_in_us
             try:
                 wire.add(jobs)
             except StorageUnavailable as error:
@@ -688,7 +733,7 @@ class History:
         rnd = self.random
         job_id = f"j{len(self._ids) + 1:02}"
         self._ids.append(job_id)
-        self._acts[job_id] = acts = self._plan()
+        self._acts[job_id] = acts = self._plan_acts()
         accepted = rnd.random() > 0.03
         times_out = any(act.lasts_us > 400 * _MS for act in acts) and rnd.random() < 0.5
         job = NewJob(
@@ -722,6 +767,7 @@ class History:
             "priority": job.priority, "max_attempts": job.max_attempts,
             "on_parent_failure": job.on_parent_failure.value, "earliest_us": None,
             "expires": job.expires_us is not None or job.expires_in_us is not None,
+            "expires_after_us": None,
             "unique_key": job.unique_key, "accepted": accepted, "dated": job.run_at_us is not None,
         }  # fmt: skip
         return job
@@ -729,7 +775,7 @@ class History:
     def _date(self, within_us: int) -> int:
         return self.world.wall_us() + self.random.randrange(within_us)
 
-    def _plan(self) -> list[Act]:
+    def _plan_acts(self) -> list[Act]:
         """What its runs do, one after the other; the last for ever."""
         rnd = self.random
         acts = []
@@ -756,6 +802,10 @@ class History:
                 acts.append(Act(how, rnd.randrange(1_000, 60 * _MS), delay_us=delay_us))
         acts.append(Act("returned", rnd.choice([200, 2_000, 20_000, 80_000, 300_000])))
         return acts
+
+
+def _once(*some: list[str]) -> list[str]:
+    return list(dict.fromkeys(id_ for ids in some for id_ in ids))
 
 
 def _row(snapshot) -> dict:

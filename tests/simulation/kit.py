@@ -55,13 +55,13 @@ class Proof:
             "--dist loadfile does"
         )
 
-        if enough := _enough(self.kind, form):
+        if form != "short":  # which is too small for that
             hits = {
                 (call, fault): n
                 for (kind, call, fault), n in self._met.items()
                 if kind == self.kind
             }
-            assert not coverage.seldom(hits, self.kind, enough)
+            assert not coverage.seldom(hits, self.kind)
 
         def found(*names):
             return sum(self._figures[self.kind, name] for name in names)
@@ -77,9 +77,3 @@ class Proof:
             refused=found("refused"),
             recovery_s=found("recovery") / 1_000_000,
         )
-
-
-def _enough(kind: str, form: str) -> int:
-    """How often each fault is to have struck each call: in pieces of the proof that are large enough."""
-    large = form == "nightly" or (form == "full" and kind == "memory")
-    return coverage.ENOUGH if large else 0

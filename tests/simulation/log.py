@@ -10,17 +10,21 @@ What was asked for; `answer` is `"unknown"` where the caller died or got no answ
 not have happened, at that instant; `began_us` is when the call began:
 
 - `submit`: `jobs`, a list of `{id, parents, queue, priority, max_attempts, on_parent_failure,
-  earliest_us, expires, unique_key, accepted}`; `answer` `"ok"`, `"unknown"` or `"refused"` (nothing was
-  stored); `existing`, pairs `[id, id that is there instead]` of jobs that a unique key turned away;
-  `repeat`, whether it is the same submit again after no answer (the ids are the same). A submit that was
-  repeated has an entry for each try. `earliest_us` is the instant before which the job must not begin
-  because of a delay, or null; `expires` whether it may be cancelled by time; `dated` whether it waits
-  for a date; `accepted` is false when no worker takes its serializer, function or queue.
+  earliest_us, expires, expires_after_us, unique_key, accepted}`; `answer` `"ok"`, `"unknown"` or
+  `"refused"` (nothing was stored); `existing`, pairs `[id, id that is there instead]` of jobs that a
+  unique key turned away; `repeat`, whether it is the same submit again after no answer (the ids are the
+  same). A submit that was repeated has an entry for each try. `earliest_us` is the instant before which
+  the job must not begin because of a delay, or null; `expires` whether it may be cancelled by time,
+  `expires_after_us` the instant before which it must not be, where that is a delay and no date; `dated`
+  whether it waits for a date; `accepted` is false when no worker takes its serializer, function or queue.
 - `cancel` (`ids`, `running`, `answer`: list of bool), `requeue` (`ids`, `answer`: list of bool or
   `"refused"`), `clear` (`where`: `{statuses}`, `answer`: `{removed, kept}`), `pause`, `resume` (`queue`,
-  `answer`: `"ok"`), `restore` (`ids`, `answer`: how many were new).
+  `answer`: `"ok"`), `restore` (`ids`, `answer`: how many were new), `set_retention` (`ages`: how long ended
+  jobs are kept, by status).
 - `removed`: `ids`, a list of `[id, status it had]`: jobs that were seen to be gone after a `clear` or
-  `recover` of `who` (also where the answer was lost).
+  `recover` of `who` (also where the answer was lost); `asked`: the statuses that the clear named, null
+  where the retention decided.
+- `expired`: `job`, which time has cancelled.
 - `lost`: `losses`, `[[id, run, session that had it, status that the job has now], ...]`, what a
   `recover` answered.
 
@@ -36,6 +40,8 @@ What reached a worker:
   being completed, failed, timed_out, snoozed, stopped, handed_back or ended, `delay_us` how long the job
   is not to be tried again, if it is; `stale`: `[[id, run], ...]` those
   of them that it refused because they were no longer the session's; `reached` as for `claimed`.
+- `started`: `session`, `jobs`: `[[id, run], ...]` of which a turn said that they began after they had lain
+  ready. `renewed`: `session`, of a turn that brought no outcomes and no claims.
 - `session_lost`: `session`, `refused`: `[[id, run], ...]` outcomes that came too late. `left`: `session`.
 
 What user code did, said by the simulated executor itself:
@@ -56,6 +62,7 @@ What befell processes; `fault` entries say what was done on purpose:
   `after` (the process dies there), `answer_lost`, `away` (storage unreachable), `full` (nobody can write),
   `pause` (by a stop, or by a call that holds the GIL), `interrupted` (within the call; the process goes on),
   `wall` (the calendar jumps, `by_us`), `kill`.
+- `back`: the storage can be reached again, by `who` or, where that is `world`, by all.
 - `peace`: from here on nothing more is done to anybody, and queues are resumed.
 - `settled`: nothing is left that waiting could change; `unsettled` instead when that did not come in time.
 

@@ -94,6 +94,10 @@ class Faults:
             return None
         return planned.pop(self.calls[call], None)
 
+    def postpone(self, call: str, for_us: int) -> None:
+        """Pause at the next of these calls instead."""
+        self.planned[call].setdefault(self.calls[call] + 1, ("pause", for_us))
+
     def refusal(self, call: str, who: str, now_us: int) -> StorageUnavailable | None:
         """What the caller gets instead of an answer, while the storage is away."""
         if now_us < self.full_us and call in WRITES:
@@ -155,7 +159,7 @@ class Wire(Storage):
             process.kill()
         if stirs or (stirs is None and answer):
             self._witness.something_changed(self)
-        self._pause(name, late_us)  # the answer is there, and heard when much is over
+        self._pause_late(name, late_us, answer)
         if process.leaves_last and name == "leave":
             process.exit()
         process.sleep(1 + int(self._world.random.random() * 500))
@@ -208,6 +212,13 @@ class Wire(Storage):
         self._hit(name, "pause")
         self._process.pause(for_us)
         self._process.sleep(0)
+
+    def _pause_late(self, name, for_us, answer):
+        """The answer is there, and heard when much is over; a turn's, when there are claims in it."""
+        if for_us and name == "turn" and not (answer and answer.claims):
+            self._faults.postpone(name, for_us)
+        else:
+            self._pause(name, for_us)
 
     def _hit(self, name, fault):
         self._faults.hits[name, fault] += 1
@@ -322,17 +333,22 @@ class Wire(Storage):
 
         def note(answer, error, reached):
             said(answer, error, reached)
-            self._note_removed(before)
+            self._note_removed(before, sorted(statuses))
 
         return self._call("clear", work, note)
 
-    def _note_removed(self, before):
+    def _note_expired(self):
+        """Only a turn lets jobs expire."""
+        for job_id in self._witness.newly_expired():
+            self._note("expired", job=job_id)
+
+    def _note_removed(self, before, asked):
         if before:
             after = self._witness.statuses()
             gone = [[job_id, status] for job_id, status in before.items() if job_id not in after]
             if gone:
                 self._witness.removed.update(job_id for job_id, _ in gone)
-                self._note("removed", ids=gone)
+                self._note("removed", ids=gone, asked=asked)
 
     def pause(self, queue):
         self._call("pause", lambda: self._storage.pause(queue), self._say("pause", queue=queue))
@@ -353,7 +369,8 @@ class Wire(Storage):
             self._witness.keeps_retention = True
             self._storage.set_retention(ages_us)
 
-        self._call("set_retention", work)
+        ages = {status.value: age_us for status, age_us in ages_us.items()}
+        self._call("set_retention", work, self._say("set_retention", ages=ages))
 
     def retention(self):
         return self._call("retention", self._storage.retention)
@@ -392,6 +409,12 @@ class Wire(Storage):
                 self._note("session_lost", session=name, refused=late, **lost)
             if turn is None:
                 return
+            self._note_expired()
+            if started:
+                runs = [[each.run.job_id, each.run.number] for each in started]
+                self._note("started", session=name, jobs=runs, **lost)
+            if not outcomes and not turn.claims:
+                self._note("renewed", session=name, **lost)
             if outcomes:
                 told = [[each.run.job_id, each.run.number, *_told(each)] for each in outcomes]
                 stale = [[run.job_id, run.number] for run in turn.stale]
@@ -434,7 +457,7 @@ class Wire(Storage):
                     for each in answer
                 ]  # fmt: skip
                 self._note("lost", losses=losses, **({} if reached else {"reached": False}))
-            self._note_removed(before)
+            self._note_removed(before, None)
 
         return self._call("recover", work, note, stirs=None)
 

@@ -16,7 +16,11 @@ from tests.simulation.judge.clearing import needed_is_not_cleared
 from tests.simulation.judge.ending import everything_ends
 from tests.simulation.judge.order import order_is_kept
 from tests.simulation.judge.outcomes import one_outcome_for_each_run
-from tests.simulation.judge.overlapping import only_the_dead_are_lost, runs_do_not_overlap
+from tests.simulation.judge.overlapping import (
+    only_the_dead_are_lost,
+    runs_do_not_overlap,
+    wishes_are_told,
+)
 from tests.simulation.judge.past import Past
 from tests.simulation.judge.stopping import told_to_stop_finishes
 from tests.simulation.judge.storing import acknowledged_is_kept, keys_are_unique, lists_are_whole
@@ -29,6 +33,7 @@ RULES = (
     one_outcome_for_each_run,
     runs_do_not_overlap,
     only_the_dead_are_lost,
+    wishes_are_told,
     parents_come_first,
     order_is_kept,
     needed_is_not_cleared,

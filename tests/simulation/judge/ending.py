@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tests.simulation.judge.past import ENDED, ENDED_BADLY, NEVER, Past, Run, Said, said_yes
+from tests.simulation.judge.past import (
+    ENDED,
+    ENDED_BADLY,
+    NEVER,
+    SOON_US,
+    Past,
+    Run,
+    Said,
+    said_yes,
+)
 
 
 def everything_ends(past: Past) -> Said:
@@ -16,6 +25,8 @@ def everything_ends(past: Past) -> Said:
             yield from _attempts_are_counted(past, job, row)
             yield from _requeued_is_tried_again(past, job, row)
     yield from _suspects_are_claimed_alone(past)
+    yield from _starts_are_told(past)
+    yield from _only_the_unstarted_expire(past)
     for place, entry in past.by_kind["left"]:
         # Some worker has to live: none ends by itself while nothing befalls it.
         if entry["who"] not in past.told and not past.is_troubled(entry["who"], 0, place):
@@ -32,6 +43,30 @@ def _suspects_are_claimed_alone(past: Past) -> Said:
             for run in past.runs.get(job, {}).values():
                 if run.first_claim > place and True in run.ahead:
                     yield f"P3: {run} was claimed ahead, although the job had been lost before"
+
+
+def _starts_are_told(past: Past) -> Said:
+    """What lay ready and began is told of in one of the next turns: from then on its loss counts."""
+    for run in past.all_runs():
+        if not run.claimed or not run.ahead[-1] or not run.ended or run.told_started:
+            continue
+        lasted_us = run.ended[0][1]["at_us"] - run.began[0][1]["at_us"]
+        if lasted_us > SOON_US and not past.may_be_given_up(run, run.end):
+            yield f"P3: {run} went on for {lasted_us} µs, and nobody was told that it had begun"
+
+
+def _only_the_unstarted_expire(past: Past) -> Said:
+    """A job expires after its time, by the clock that no calendar changes, and not once it has run."""
+    for place, entry in past.by_kind["expired"]:
+        job = entry["job"]
+        after_us = past.jobs[job]["expires_after_us"]
+        if past.requeues_of_line(job):
+            continue  # that clears it, and what had been handed out before
+        if after_us is not None and entry["at_us"] < after_us:
+            yield f"P3: job {job} expired {after_us - entry['at_us']} µs before its time"
+        for run in past.runs.get(job, {}).values():
+            if run.begin < place:
+                yield f"P3: job {job} expired, and its run {run.number} had begun"
 
 
 def _waits_rightly(past: Past, row: dict) -> bool:
@@ -106,7 +141,7 @@ def _counts(run: Run, status: str) -> tuple[int, int]:
             return 0, 0
         case "lost" if run.claimed and run.ahead[-1] and not run.began:
             return 0, 0
-        case "lost" if run.claimed and not run.ahead[-1]:
+        case "lost" if run.claimed and (run.told_started or not run.ahead[-1]):
             return 1, 1
         case _:
             return 0, 1

@@ -65,7 +65,7 @@ def _history_agrees(past: Past, job: str, row: dict) -> Said:
         execution = past.written[job].get(run.number)
         if execution is not None:
             yield from _line_agrees(past, run, execution)
-        elif run.began and not _may_be_given_up(past, run):
+        elif run.began and not past.may_be_given_up(run):
             yield f"P4: {run} ran, and its history does not know it"
         for _, what in run.recorded:
             status = execution["status"] if execution else None
@@ -83,7 +83,7 @@ def _line_agrees(past: Past, run: Run, execution: dict) -> Said:
         if status not in TAKEN_AWAY and not refused:
             yield f"P4: {run} is written down as {status}, and did not end by itself"
     elif status not in WRITTEN_AS[run.how] | _as_told(run) and not (
-        status in TAKEN_AWAY and _may_be_given_up(past, run)
+        status in TAKEN_AWAY and past.may_be_given_up(run)
     ):
         yield f"P4: {run} {run.how}, and is written down as {status}"
     if run.began and not execution["worker"].startswith(run.who):
@@ -92,13 +92,7 @@ def _line_agrees(past: Past, run: Run, execution: dict) -> Said:
 
 def _as_told(run: Run) -> set[str]:
     """A run that does not stop is decided before it ends: as what its worker was told meanwhile."""
-    told = run.ended[0][1].get("told")
-    return WRITTEN_AS.get(told, set()) if told else set()
-
-
-def _may_be_given_up(past: Past, run: Run) -> bool:
-    """Whether its worker was troubled or told to stop: then its end may not have been heard."""
-    return past.is_troubled(run.who, 0) or run.who in past.told
+    return WRITTEN_AS["timed_out"] if run.ended[0][1].get("told") == "timed_out" else set()
 
 
 def _result_is_the_runs(past: Past, job: str, row: dict) -> Said:
@@ -130,23 +124,33 @@ def _ended_as_its_last_run(past: Past, job: str, row: dict) -> Said:
 
 
 def _refused_for_a_reason(past: Past) -> Said:
-    """An outcome is refused, and a run written down as lost, only where its worker was troubled.
-
-    A worker that lives and gets its answers keeps its runs: nobody may take them away.
-    """
-    for _, entry in past.by_kind["recorded"]:
+    """A session that lives owns its runs until they are recorded: nobody may take them away from it, so
+    that of it only what is no more is refused."""
+    for place, entry in past.by_kind["recorded"]:
         for job, number in entry["stale"]:
-            if not past.is_troubled(entry["who"], 0):
-                yield f"P4: the outcome of job {job} run {number} was refused, and nothing had befallen"
+            if past.removed.get(job, (NEVER, ""))[0] > place:
+                yield f"P4: the outcome of job {job} run {number} was refused, and its session lived"
 
 
 def _cancelled_stays(past: Past, job: str) -> Said:
-    """What was acknowledged as cancelled does not run again, unless it is requeued.
+    """What was acknowledged as cancelled does not run again, unless it is requeued itself.
 
-    Its last run, claimed before, may still begin and end: its worker has not yet heard of the wish.
+    A parent's requeue brings back what that parent's end had cancelled, not what a user had: one that
+    was cancelled in one call with a parent may be either. The last run, claimed before, may still begin
+    and end: its worker has not yet heard of the wish.
     """
     for place, entry in past.naming("cancel", job):
-        if not said_yes(entry, job) or past.requeues_of_line(job, place):
+        alone = not past.line_of(job).intersection(entry["ids"]) - {job}
+        requeues = (
+            [
+                at
+                for at, each in past.naming("requeue", job)
+                if at > place and each["answer"] != "refused"
+            ]
+            if alone
+            else past.requeues_of_line(job, place)
+        )
+        if not said_yes(entry, job) or requeues:
             continue
         for run in past.runs[job].values():
             if place < run.first_claim < NEVER:

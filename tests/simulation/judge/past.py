@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 ENDED = frozenset({"completed", "failed", "cancelled", "timeout"})
 ENDED_BADLY = ENDED - {"completed"}
 NEVER = 1 << 62
+#: Within this time a worker that nothing befalls has told and heard whatever there is: it takes a turn
+#: each half second at the latest while it runs something.
+SOON_US = 1_000_000
 
 #: How each way in which a job's code ended is to be written down, where nothing came between.
 WRITTEN_AS = {
@@ -50,6 +53,7 @@ class Run:
         attempts, ahead: What each of those said: which attempt it is, and whether it is to lie ready.
         recorded: Outcomes of it that a turn took and did not refuse, each with its place.
         delays: For each of those, when it was and how long the job is not to be tried again.
+        told_started: Whether a turn said that it began, after it had lain ready.
     """
 
     job: str
@@ -61,6 +65,7 @@ class Run:
     ended: list[tuple[int, dict]] = field(default_factory=list)
     recorded: list[tuple[int, str]] = field(default_factory=list)
     delays: list[tuple[int, int]] = field(default_factory=list)
+    told_started: bool = False
 
     def __str__(self) -> str:
         return f"job {self.job} run {self.number}"
@@ -109,6 +114,9 @@ class Past:
         removed: Place at which each id was seen to be gone, and the status that it had had.
         restored: Ids that may have come back after that.
         by_kind: Places and entries of a kind, in order.
+        troubles: By process, places at which something befell it.
+        told: By process, the place at which it was first told to stop.
+        takes, sessions: By session, the queues that it takes, and how it joined.
     """
 
     def __init__(self, log: list[dict], rows: list[dict]) -> None:
@@ -129,8 +137,12 @@ class Past:
         self.restored: set[str] = set()
         self.told: dict[str, int] = {}
         self.takes: dict[str, list[str]] = {}
+        self.sessions: dict[str, dict] = {}
+        self._renewals: dict[str, list[int]] = defaultdict(list)
         for place, entry in enumerate(log):
             self.by_kind[entry["kind"]].append((place, entry))
+            if entry["kind"] in ("joined", "renewed", "started", "claimed", "recorded"):
+                self._renewals[entry["session"]].append(place)
             self._take(place, entry)
         kinds = ("pause", "resume", "peace")
         self.pauses = sorted((e for kind in kinds for e in self.by_kind[kind]), key=lambda e: e[0])
@@ -140,15 +152,16 @@ class Past:
         match entry["kind"]:
             case "submit":
                 self._take_submit(place, entry)
-            case "claimed" | "began" | "ended" | "recorded":
+            case "claimed" | "started" | "began" | "ended" | "recorded":
                 self._take_runs(place, entry)
             case "removed":
                 self.removed.update({job: (place, status) for job, status in entry["ids"]})
             case "joined":
                 self.takes[entry["session"]] = entry["queues"]
+                self.sessions[entry["session"]] = entry
             case "fault" if entry["fault"] == "wall":
                 pass  # a calendar that jumps is to befall nobody
-            case "fault" | "paused" | "resumed" | "died":
+            case "fault" | "back" | "paused" | "resumed" | "died":
                 self.troubles[entry["who"]].append(place)
             case "restore" if entry["answer"] != 0:
                 self.restored.update(job for job, _ in entry["ids"] if job in self.removed)
@@ -163,6 +176,9 @@ class Past:
                     run.claimed.append((place, entry))
                     run.attempts.append(attempt)
                     run.ahead.append(ahead)
+            case "started":
+                for job, number in entry["jobs"]:
+                    self.run(job, number).told_started = True
             case "began":
                 self.run(entry["job"], entry["run"]).began.append((place, entry))
             case "ended":
@@ -205,6 +221,17 @@ class Past:
             if found < len(places) and places[found] <= last:
                 return True
         return False
+
+    def may_be_given_up(self, run: Run, before: int = NEVER) -> bool:
+        """Whether its worker was troubled or told to stop: then its end may not have been heard."""
+        told = self.told.get(run.who, NEVER)
+        return told < before or self.is_troubled(run.who, run.first_sign, before)
+
+    def last_renewal(self, session: str, before: int) -> int:
+        """Place of the last call with which a session proved that it lived; -1 when there was none."""
+        places = self._renewals.get(session, [])
+        found = bisect_left(places, before)
+        return places[found - 1] if found else -1
 
     def status_of(self, run: Run) -> str | None:
         """How the run is written down; None where it is not."""

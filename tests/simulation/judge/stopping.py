@@ -12,14 +12,20 @@ def told_to_stop_finishes(past: Past) -> Said:
     no attempt.
     """
     for who, told in past.told.items():
-        if past.is_troubled(who, 0):
+        if past.is_troubled(who, told):
             continue
-        if not any(entry["who"] == who for _, entry in past.by_kind["left"]):
+        # One that has lost its session has none to leave; whether rightly is asked elsewhere (P5).
+        ways = [*past.by_kind["left"], *past.by_kind["session_lost"]]
+        if not any(entry["who"] == who for _, entry in ways):
             yield f"P9: {who} was told to stop, and did not leave"
         wishes = [entry for _, entry in past.by_kind["told_to_stop"] if entry["who"] == who]
         patient_us = min(_lets_finish_until(entry) for entry in wishes)
         for run in past.all_runs():
-            if run.who == who and run.job in past.rows:
+            if (
+                run.who == who
+                and run.job in past.rows
+                and not past.is_troubled(who, run.first_sign)
+            ):
                 yield from _ended_well(past, run, told, patient_us)
 
 
@@ -35,7 +41,8 @@ def _ended_well(past: Past, run: Run, told: int, patient_us: int) -> Said:
     if status == "lost":
         yield f"P9: {run} was lost by {run.who}, which was told to stop"
     elif not run.began:
-        if status is not None and status != "failed":
+        heard = run.claimed and run.claimed[-1][1].get("reached", True)
+        if heard and status is not None and status != "failed":
             yield f"P9: {run} was given back unstarted, and is written down as {status}"
     elif run.first_claim > told:
         yield f"P9: {run} was claimed and began after {run.who} was told to stop"
