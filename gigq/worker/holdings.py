@@ -187,8 +187,6 @@ class Holdings:
 
     def newly_started(self, running: Sequence[Started]) -> list[Started]:
         """Runs claimed ahead whose user code began, and that were not told of yet."""
-        if not self._ahead:
-            return []
         return [
             Started(held.claim.run, each.slot)
             for each in running

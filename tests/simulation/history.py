@@ -56,7 +56,7 @@ _TAKES = Takes((), ("json",), ("app",))
 #: where fewer are lived, so many that a hundred and twenty meet each of them twenty times.
 _DECK = [(call, fault) for call in CALLS for fault in FAULTS]
 random.Random(1).shuffle(_DECK)
-_CARDS = {"memory": 4, "sqlite": 34}
+_CARDS = {"memory": 4, "sqlite": 42}
 #: About how often a history makes a call, where that is more than twice.
 _OFTEN = {
     "turn": 60, "wait": 25, "recover": 20, "add": 8, "join": 4, "payloads": 3, "initialize": 8,

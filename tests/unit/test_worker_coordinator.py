@@ -33,7 +33,7 @@ from gigq.worker import coordinator, holdings
 from gigq.worker.coordinator import Coordinator, Goal, Wish
 from gigq.worker.crew import Crew
 from gigq.worker.keeper import Keeper, Lease
-from gigq.worker.telling import Hooks
+from gigq.worker.telling import Hooks, Teller
 from tests.support import eventually
 
 NULL = Payload("json", b"null")
@@ -468,6 +468,21 @@ class TestClaimsAhead:
             eventually(lambda: len(turns) > before + 2)
             assert told.count("y") == 1
             assert "x" not in told, "a claim for a free slot counts as started with the claim"
+
+    def test_report_their_start_also_when_no_turn_came_for_long(self):
+        """One that began just after a turn is no longer looked at as lying ready when the next one is."""
+        setting = Setting()
+        setting.add("x", "y")
+        session = setting.storage.join(setting.info)
+        claims = setting.storage.turn(session, want=Want((0,), 1)).claims
+        crew = Crew(setting.executor, 1, lambda _: None, lambda *_: None)
+        runs = holdings.Holdings(crew, Teller(session.worker, Hooks()), 1, random.random)
+        runs.accept(claims, now=0, may_start=True)
+        setting.executor.end("x")
+
+        runs.hand_back_late(holdings.PATIENCE_US)
+
+        assert [each.run.job_id for each in runs.newly_started(runs.running())] == ["y"]
 
     def test_may_be_named_as_running_when_they_have_ended(self):
         """An executor that reports before it forgets confuses nobody."""
