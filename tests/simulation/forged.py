@@ -322,6 +322,13 @@ def an_acknowledged_job_is_gone(story):
     del story.rows["a"], story.rows["b"]
 
 
+@breaks("P1")
+def a_storage_finds_damage(story):
+    story.submit(job("a"))
+    story.run("w1", "a")
+    story.note("damage", "user", found=["queue 'q' counts 2 jobs, and has 1"])
+
+
 @breaks("P2")
 def half_of_a_list_is_stored(story):
     story.submit(job("a"), job("b"), answer="unknown")

@@ -24,6 +24,7 @@ not have happened, at that instant; `began_us` is when the call began:
 - `removed`: `ids`, a list of `[id, status it had]`: jobs that were seen to be gone after a `clear` or
   `recover` of `who` (also where the answer was lost); `asked`: the statuses that the clear named, null
   where the retention decided.
+- `damage`: `found`, what a `check` of `who` found wrong.
 - `expired`: `job`, which time has cancelled.
 - `lost`: `losses`, `[[id, run, session that had it, status that the job has now], ...]`, what a
   `recover` answered.

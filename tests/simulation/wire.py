@@ -497,7 +497,11 @@ class Wire(Storage):
         )
 
     def check(self):
-        return self._call("check", self._storage.check)
+        def note(found, error, reached):
+            if found:
+                self._note("damage", found=found)
+
+        return self._call("check", self._storage.check, note)
 
     def backup(self, target):
         self._call("backup", lambda: self._storage.backup(target))

@@ -23,10 +23,16 @@ from tests.simulation.judge.overlapping import (
 )
 from tests.simulation.judge.past import Past
 from tests.simulation.judge.stopping import told_to_stop_finishes
-from tests.simulation.judge.storing import acknowledged_is_kept, keys_are_unique, lists_are_whole
+from tests.simulation.judge.storing import (
+    acknowledged_is_kept,
+    keys_are_unique,
+    lists_are_whole,
+    nothing_is_damaged,
+)
 
 RULES = (
     acknowledged_is_kept,
+    nothing_is_damaged,
     lists_are_whole,
     keys_are_unique,
     everything_ends,

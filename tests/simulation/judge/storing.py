@@ -14,6 +14,12 @@ def acknowledged_is_kept(past: Past) -> Said:
             yield f"P1: job {job} was acknowledged and is gone"
 
 
+def nothing_is_damaged(past: Past) -> Said:
+    """P1: whatever befell whom, the storage finds nothing wrong with what it keeps."""
+    for _, entry in past.by_kind["damage"]:
+        yield f"P1: {entry['who']} was told of damage: {entry['found'][0]}"
+
+
 def lists_are_whole(past: Past) -> Said:
     """P2: of a list all is stored or nothing, edges included; what was refused is not stored."""
     for _, entry in past.by_kind["submit"]:
