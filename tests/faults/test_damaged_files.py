@@ -168,6 +168,19 @@ def take_memory(path):
     Path(f"{path}-shm").unlink()
 
 
+#: What was done to a file in use, as the table says it.
+DONE = {
+    delete: "deleted",
+    replace_by_queue: "replaced by another queue",
+    replace_by_another: "replaced by another program's",
+    empty: "emptied",
+    take_log: "log deleted",
+    take_memory: "shm deleted",
+    "half": "cut at a page",
+    "garbage": "overwritten",
+}
+
+
 class TestAFileInUse:
     @pytest.mark.parametrize(
         "what", [delete, replace_by_queue, replace_by_another, empty, take_log, take_memory]
@@ -189,8 +202,8 @@ class TestAFileInUse:
             assert "while it was in use" in said
             assert "start" in said
         fault_case.record(
-            f"file in use: {what.__name__.replace('_', ' ')}", "P1", faults=1, lost=None,
-            doubled=None, overlapping=None,
+            f"file in use: {DONE[what]}", "P1", faults=1, lost=None, doubled=None,
+            overlapping=None,
         )  # fmt: skip
 
     @pytest.mark.parametrize("what", [take_log, take_memory])
@@ -209,8 +222,8 @@ class TestAFileInUse:
             lost = sum(not again.get_status(job_id)["exists"] for job_id in ids)
             assert again.storage.check() == []
         fault_case.record(
-            f"acknowledged before: {what.__name__.replace('_', ' ')}", "P1", faults=1, jobs=len(ids),
-            lost=lost, doubled=None, overlapping=None,
+            f"jobs acknowledged, then {DONE[what]} in use", "P1", faults=1, jobs=len(ids), lost=lost,
+            doubled=None, overlapping=None,
         )  # fmt: skip
 
     @pytest.mark.parametrize("how", ["half", "garbage"])
@@ -241,7 +254,7 @@ class TestAFileInUse:
         assert "Traceback" not in said
         assert gigq(path, "doctor", "--deep")[0] == 1
         fault_case.record(
-            f"file in use damaged: {how}", "P1", faults=1, lost=None, doubled=None, overlapping=None
+            f"file in use: {DONE[how]}", "P1", faults=1, lost=None, doubled=None, overlapping=None
         )
 
 
