@@ -89,6 +89,11 @@ OVER_LIMIT = "more than its memory limit of 100 MiB"
 UNSTORABLE = "The job ran, but its result cannot be stored"
 
 RAISE = [
+    # A worker of threads runs it in a process, to which it has descriptors from the claim on. So it comes
+    # first: nothing is claimed ahead of its turn before a worker knows how long jobs take.
+    Case("more than its memory limit", jobs.takes_memory, {"megabytes": 500},
+         End(("failed",), (OVER_LIMIT,), frozenset({"descriptors"})), fails(OVER_LIMIT),
+         {"memory_limit": 100 * MEGABYTE}),
     *(
         both(what, jobs.raises, {"what": what}, fails(said))
         for what, said in {
@@ -115,10 +120,6 @@ RAISE = [
     both("sys.exit(3)", jobs.calls_sys_exit, {"code": 3}, fails("sys.exit(3)")),
     both("recursion without end", jobs.recurses, {}, fails("recursion depth")),
     both("all memory", jobs.asks_for_all_memory, {}, fails("MemoryError")),
-    # A worker of threads runs it in a process, to which it has descriptors from then on.
-    Case("more than its memory limit", jobs.takes_memory, {"megabytes": 500},
-         End(("failed",), (OVER_LIMIT,), frozenset({"descriptors"})), fails(OVER_LIMIT),
-         {"memory_limit": 100 * MEGABYTE}),
     both("in __del__", jobs.raises_when_it_is_collected, {}, completes(result="collected")),
     both("in a thread, later", jobs.raises_in_a_thread_later, {}, completes(result="returned")),
 ]  # fmt: skip
