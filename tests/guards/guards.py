@@ -524,7 +524,7 @@ _FILES = (
         "sqlite-interrupted-leader",
         "an error of one",
         "storages/sqlite/connection.py",
-        "                self._members[:0] = undone\n",
+        "            self._members[:0] = undone\n",
         "",
         (
             f"{_WRITING}::TestThreadsThatSubmitAtOnce::test_survive_an_interrupt_of_the_one_that_leads",

@@ -46,7 +46,7 @@ def neighbour(storage, monkeypatch):
 
 
 #: What runs only in a `finally`, or when an interrupt has struck already: as short as can be.
-_LAST_WORDS = frozenset({"_pass_on", "_leave_group", "leave"})
+_LAST_WORDS = frozenset({"leave"})
 
 
 def _may_be_struck(code):

@@ -90,7 +90,7 @@ class Database:
         self._busy_timeout = -1
         self._mutex = threading.Lock()
         self._members: list[_Member[Any]] = []
-        self._led = False
+        self._leader: _Member[Any] | None = None
         self._readers: list[Connection] = []
         self._looked_at = 0.0
         self._closed = False
@@ -124,10 +124,11 @@ class Database:
         member = _Member(work, times)
         try:
             with self._mutex:
-                if self._led:
+                if self._leader is None:
+                    self._leader = member
+                else:
                     member.turn = threading.Event()
                 self._members.append(member)
-                self._led = True
             if member.turn is not None:
                 member.turn.wait()
             if not member.done:
@@ -151,36 +152,37 @@ class Database:
                 each.error = each.error or error
                 each.done = True
         finally:
-            with self._mutex:
-                # Interrupted before the commit: the others' work is done by the next leader, and once,
-                # also where they had not been taken from the list yet.
-                waiting = [each for each in batch if not each.done and each is not member]
-                undone = [each for each in waiting if each not in self._members]
-                self._members[:0] = undone
-                if member in self._members:
-                    self._members.remove(member)
-            for each in batch:
-                if each.done and each.turn is not None:
-                    each.turn.set()
-            self._pass_on()
+            try:
+                self._hand_over(batch, member)
+            except BaseException:  # an interrupt: done again, because others wait for it
+                self._hand_over(batch, member)
+                raise
 
-    def _pass_on(self) -> None:
-        """Whoever waits longest leads next."""
+    def _hand_over(self, batch: Sequence[_Member[Any]], member: _Member[Any]) -> None:
+        """The leader has done what it can; may be done twice."""
         with self._mutex:
-            self._led = bool(self._members)
-            heir = self._members[0] if self._members else None
-        if heir is not None and heir.turn is not None:
-            heir.turn.set()
+            # Interrupted before the commit: the others' work is done by the next leader, and once,
+            # also where they had not been taken from the list yet.
+            waiting = [each for each in batch if not each.done and each is not member]
+            undone = [each for each in waiting if each not in self._members]
+            self._members[:0] = undone
+        for each in batch:
+            if each.done and each.turn is not None:
+                each.turn.set()
+        self._leave_group(member)
 
     def _leave_group(self, member: _Member[Any]) -> None:
-        """A waiting thread was interrupted: it must not keep the leadership that it has or was given."""
+        """It waits and leads no more: whoever waits longest leads next. May be done twice."""
         with self._mutex:
-            waits = member in self._members
-            if waits:
+            if member in self._members:
                 self._members.remove(member)
-            leads = waits and (member.turn is None or member.turn.is_set())
-        if leads:
-            self._pass_on()
+            if self._leader is not member:
+                return
+            heir = self._members[0] if self._members else None
+            # Woken before it is noted, so that an interrupt in between leaves nobody asleep.
+            if heir is not None and heir.turn is not None:
+                heir.turn.set()
+            self._leader = heir
 
     def _commit(self, batch: Sequence[_Member[Any]], timeout: float) -> None:
         if len(batch) == 1:
